@@ -1,0 +1,34 @@
+"""Joint knowledge editing (JEEP): from models, facts and Wikipedia text to the paper's tables."""
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/edit.smk"
+include: "rules/evaluate.smk"
+include: "rules/artifacts.smk"
+include: "rules/tune.smk"
+
+
+localrules:
+    all,
+    tune,
+
+
+rule all:
+    """Every artifact of the experiment."""
+    default_target: True
+    input:
+        artifact_files(),
+
+
+rule tune:
+    """The hyper-parameter search for the small models, on development facts."""
+    input:
+        tuning_files(),

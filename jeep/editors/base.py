@@ -1,0 +1,79 @@
+"""What the pipeline asks of an editor, and the part that editors of regions share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal
+
+from jeep.settings import Optimization, Placement, Preset, Site, Strict
+
+if TYPE_CHECKING:  # torch stays out of the DAG
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from jeep.facts import Fact
+    from jeep.models import EditableModel
+    from jeep.targets import Target
+
+
+class Editor(Strict):
+    """A method's hyper-parameters, and how it changes a model."""
+
+    preset: Preset = "paper"
+    """paper: as the paper's text has it; release: as the authors' released code computes."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Precision of the edit and of its evaluation; the model's where absent."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where target vectors are optimised before the edit, lowest first; empty where there are none."""
+        return ()
+
+    @property
+    def covariance_layers(self) -> tuple[int, ...]:
+        """Layers whose W_O needs the covariance of its input."""
+        return ()
+
+    @abstractmethod
+    def edit(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        prefixes: Sequence[str],
+        targets: Sequence[Target],
+        covariance: dict[int, Tensor],
+        token_budget: int,
+    ) -> dict[str, Tensor]:
+        """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
+
+
+class RegionEditor(Editor):
+    """An editor that optimises target vectors and writes them into regions by the closed form (Eq. 10)."""
+
+    optimization: Optimization
+
+    @property
+    @abstractmethod
+    def placements(self) -> tuple[Placement, ...]:
+        """The regions, in the order they are written."""
+
+    @property
+    def covariance_layers(self) -> tuple[int, ...]:
+        """All layers that are written."""
+        return tuple(layer for placement in self.placements for layer in placement.layers)
+
+    def edit(self, model, facts, prefixes, targets, covariance, token_budget):
+        """Write the target vectors, region by region and layer by layer."""
+        from jeep.regions import write_regions
+
+        return write_regions(
+            model,
+            facts,
+            prefixes,
+            targets,
+            self.placements,
+            covariance,
+            pool="mean" if self.preset == "paper" else "half_bare",
+            token_budget=token_budget,
+        )

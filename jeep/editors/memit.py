@@ -1,0 +1,40 @@
+"""MEMIT (Meng et al. 2022b): one low region, written at the subject's last token."""
+
+from jeep.editors.base import RegionEditor
+from jeep.settings import Placement, Region, Site
+
+
+class Memit(RegionEditor):
+    """One δ at the subject's last token, at the output of the region's last layer; even spread over the region."""
+
+    region: Region
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """v = h^L + δ at the subject's last token (Eq. 8)."""
+        return (
+            Site(
+                layer=self.region.layers[-1],
+                place="output",
+                position="subject_last",
+                clamp=self.region.clamp,
+                weight_decay=self.region.weight_decay,
+            ),
+        )
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """The region, measured at the layer's output."""
+        return (
+            Placement(
+                layers=self.region.layers,
+                position="subject_last",
+                prior=self.region.prior,
+                spread=self.region.spread,
+                measured="output",
+                site=0,
+            ),
+        )
+
+
+EDITOR = Memit

@@ -1,0 +1,64 @@
+"""Read and change states inside a forward pass of a packed batch, for the length of a block of code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@contextmanager
+def record_input(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the inputs of a module, (n, d_in) each; of a W_O these are the keys of every token."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def record_output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the outputs of a module, (n, d) each."""
+    seen: list[Tensor] = []
+
+    def hook(_, __, output):
+        seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, -2))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def shift_output(module: nn.Module, index: Int[Tensor, " k"], shift: Float[Tensor, "k d"]) -> Iterator[None]:
+    """Add `shift` to a module's output at the tokens `index` of the packed batch."""
+
+    def hook(_, __, output):
+        return output.flatten(0, -2).index_add(0, index, shift.to(output.dtype)).view_as(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def chunks(lengths: list[int], budget: int) -> list[list[int]]:
+    """Split sequences, shortest first, into batches of at most `budget` padded tokens (at least one sequence each)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def flat(ids: list[tuple[int, ...]], device: torch.device) -> Int[Tensor, " n"]:
+    """Sequences laid end to end."""
+    return torch.tensor([token for row in ids for token in row], device=device)

@@ -1,0 +1,223 @@
+"""Architectures as rows of one table, and the model that editors work on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from jeep.attention import Packing, use_packed_attention
+from jeep.errors import UserError
+from jeep.settings import Place
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where things are in a model class: module paths from the model, or from one block."""
+
+    blocks: str
+    embedding: str
+    norm: str
+    head: str
+    mlp_out: str
+    """W_O of the MLP, inside a block."""
+    attention_out: str
+    """W_O of the attention, inside a block."""
+    parallel: bool | str
+    """MLP and attention read the same state; a string names the configuration's field that says so."""
+    rotary: str | None = None
+    """Module that makes (cos, sin) for all blocks; without it, blocks take position ids."""
+    positions: str | None = None
+    """Learned position embeddings, added to the token embeddings."""
+
+
+_LLAMA = Architecture(
+    blocks="model.layers",
+    embedding="model.embed_tokens",
+    norm="model.norm",
+    head="lm_head",
+    mlp_out="mlp.down_proj",
+    attention_out="self_attn.o_proj",
+    parallel=False,
+    rotary="model.rotary_emb",
+)
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gptj": Architecture(
+        blocks="transformer.h",
+        embedding="transformer.wte",
+        norm="transformer.ln_f",
+        head="lm_head",
+        mlp_out="mlp.fc_out",
+        attention_out="attn.out_proj",
+        parallel=True,
+    ),
+    "gpt2": Architecture(
+        blocks="transformer.h",
+        embedding="transformer.wte",
+        norm="transformer.ln_f",
+        head="lm_head",
+        mlp_out="mlp.c_proj",
+        attention_out="attn.c_proj",
+        parallel=False,
+        positions="transformer.wpe",
+    ),
+    "gpt_neox": Architecture(
+        blocks="gpt_neox.layers",
+        embedding="gpt_neox.embed_in",
+        norm="gpt_neox.final_layer_norm",
+        head="embed_out",
+        mlp_out="mlp.dense_4h_to_h",
+        attention_out="attention.dense",
+        parallel="use_parallel_residual",
+        rotary="gpt_neox.rotary_emb",
+    ),
+}
+
+
+def architecture_of(config) -> Architecture:
+    """The table's row for a Hugging Face configuration. Raises UserError, saying what to add, if there is none."""
+    try:
+        return ARCHITECTURES[config.model_type]
+    except KeyError:
+        raise UserError(
+            f"architecture {config.model_type!r} is unknown (known: {', '.join(ARCHITECTURES)}): "
+            "add a row to ARCHITECTURES in jeep/models.py, see docs/adding.md"
+        ) from None
+
+
+class EditableModel:
+    """A causal language model that runs packed batches block by block and whose W_O can be changed and restored."""
+
+    def __init__(self, network: nn.Module, tokenizer):
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.architecture = architecture_of(network.config)
+        self.blocks = network.get_submodule(self.architecture.blocks)
+        self.norm = network.get_submodule(self.architecture.norm)
+        self.head = network.get_submodule(self.architecture.head)
+        self._embedding = network.get_submodule(self.architecture.embedding)
+        use_packed_attention(network)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, D."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._embedding.weight.device
+
+    @property
+    def parallel(self) -> bool:
+        """Whether MLP and attention read the same state."""
+        parallel = self.architecture.parallel
+        return getattr(self.network.config, parallel) if isinstance(parallel, str) else parallel
+
+    def projection(self, layer: int, place: Place = "mlp") -> nn.Module:
+        """The module of W_O of the MLP or of the attention of a block."""
+        path = self.architecture.mlp_out if place == "mlp" else self.architecture.attention_out
+        return self.blocks[layer].get_submodule(path)
+
+    def module(self, layer: int, place: Place) -> nn.Module:
+        """The module whose output is the state at `place`: the block, or W_O of its MLP or attention."""
+        return self.blocks[layer] if place == "output" else self.projection(layer, place)
+
+    def parameter_name(self, layer: int, place: Place = "mlp") -> str:
+        """The name of a W_O in the model's state dict."""
+        a = self.architecture
+        return f"{a.blocks}.{layer}.{a.mlp_out if place == 'mlp' else a.attention_out}.weight"
+
+    def as_stored(self, layer: int, matrix: Float[Tensor, "d_out d_in"], place: Place = "mlp") -> Tensor:
+        """A change of W_O in the orientation of the parameter (GPT-2 stores the transpose)."""
+        return matrix.mT if isinstance(self.projection(layer, place), Conv1D) else matrix
+
+    def embed(self, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """h⁰: token embeddings, with learned positions where the model has them."""
+        states = self._embedding(ids)
+        if self.architecture.positions:
+            states = states + self.network.get_submodule(self.architecture.positions)(positions)
+        return states
+
+    def run(
+        self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int
+    ) -> Float[Tensor, "n d"]:
+        """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
+        inputs = self._positions(states, packing)
+        states = states[None]
+        for layer in range(first, last + 1):
+            states = self.blocks[layer](states, attention_mask=packing, **inputs)
+            states = states[0] if isinstance(states, tuple) else states
+        return states[0]
+
+    def _positions(self, states: Tensor, packing: Packing) -> dict[str, object]:
+        positions = packing.positions[None]
+        if self.architecture.rotary is None:
+            return {"position_ids": positions}
+        rotary = self.network.get_submodule(self.architecture.rotary)
+        return {
+            "position_ids": positions,
+            "position_embeddings": packing.once("rotary", lambda: rotary(states[None], positions)),
+        }
+
+    def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        """Final norm and LM head, in float32."""
+        return self.head(self.norm(states)).float()
+
+    def add_(self, deltas: dict[str, Tensor]) -> None:
+        """Add changes to parameters, by name, in place."""
+        for name, delta in deltas.items():
+            parameter = self.network.get_parameter(name)
+            parameter.data.add_(delta.to(parameter.device, parameter.dtype))
+
+    def save(self, folder: Path) -> None:
+        """Write the model and its tokenizer as an ordinary checkpoint folder."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @contextmanager
+    def scratch(self, names: list[str]) -> Iterator[None]:
+        """The named parameters are back, bit for bit, when the block ends, also by an exception."""
+        saved = {name: self.network.get_parameter(name).data.clone() for name in names}
+        try:
+            yield
+        finally:
+            for name, value in saved.items():
+                self.network.get_parameter(name).data.copy_(value)
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none."""
+    if device != "auto":
+        return torch.device(device)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def load_tokenizer(folder: Path | str):
+    """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
+    return tokenizer
+
+
+def load_model(folder: Path | str, dtype: str = "float32", device: str = "auto") -> EditableModel:
+    """Load a checkpoint folder. Raises UserError when it is missing or of an unknown architecture."""
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
+    architecture_of(AutoConfig.from_pretrained(folder))
+    target = pick_device(device)
+    network = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), device_map={"": target} if target.type != "cpu" else None
+    )
+    return EditableModel(network, load_tokenizer(folder))

@@ -1,0 +1,34 @@
+"""Random prefixes p_j of Eq. 8: short texts that the unedited model samples itself."""
+
+import torch
+
+from jeep.attention import Packing
+from jeep.hooks import flat
+from jeep.models import EditableModel
+from jeep.tokens import encode
+
+OPENERS = ("The", "Therefore", "Because", "I", "You")
+BARE = "{}"
+"""The empty prefix, which always comes first."""
+
+
+@torch.no_grad()
+def sample_prefixes(model: EditableModel, seed: int, tokens: int = 10, top_k: int = 5) -> list[str]:
+    """The empty prefix, then for each opener a text of `tokens` sampled tokens, each with `{}` for the prompt.
+
+    Every token is drawn from the model's `top_k` most probable ones. The same model and seed give the same texts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    prefixes = [BARE]
+    for opener in OPENERS:
+        ids = encode(model.tokenizer, opener)
+        for _ in range(tokens):
+            packing = Packing([len(ids)], model.device, model.norm.weight.dtype)
+            states = model.run(model.embed(flat([tuple(ids)], model.device), packing.positions), packing, 0, model.depth - 1)
+            top = model.logits(states[-1:])[0].cpu().topk(top_k)
+            choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)
+            ids.append(int(top.indices[choice]))
+        text = model.tokenizer.decode(ids, skip_special_tokens=True)
+        text = " ".join(text.replace("{", " ").replace("}", " ").split())
+        prefixes.append(f"{text}. {BARE}")
+    return prefixes

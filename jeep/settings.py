@@ -1,0 +1,83 @@
+"""The vocabulary of editors' settings: sites of target vectors, optimisation, regions. No torch: the DAG needs them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+Position = Literal["subject_last", "prediction"]
+Place = Literal["output", "mlp", "attention"]
+Preset = Literal["paper", "release"]
+
+
+class Strict(BaseModel):
+    """Frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Site(Strict):
+    """Where a δ is added to the forward pass: the output of a block, of its MLP or of its attention."""
+
+    layer: int
+    place: Place
+    position: Position
+    clamp: PositiveFloat
+    """γ of Eq. 12: ‖δ‖ ≤ γ‖h‖."""
+    weight_decay: NonNegativeFloat
+    """β of Eq. 11, on ‖δ‖/‖h‖²."""
+    follow: bool = False
+    """Read h with the final δ of the sites below in place, instead of on the unedited model."""
+
+
+class Optimization(Strict):
+    """How the target vectors are optimised (Eq. 11)."""
+
+    steps: PositiveInt
+    """Forward passes at most; δ takes one step less."""
+    learning_rate: PositiveFloat = 0.5
+    kl_factor: NonNegativeFloat = 0.0625
+    """α of Eq. 11."""
+    stop_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Stop once the new answer has this mean probability."""
+    stop_loss: PositiveFloat | None = None
+    """Stop once the total loss is below this."""
+
+
+class Region(Strict):
+    """Consecutive layers whose MLP output matrix W_O is edited."""
+
+    layers: Annotated[tuple[int, ...], Field(min_length=1)]
+    clamp: PositiveFloat
+    """γ of Eq. 12: ‖δ‖ ≤ γ‖h‖."""
+    prior: PositiveFloat
+    """λ in C₀ = λ E[kkᵀ]."""
+    spread: Literal["even", "sqrt"]
+    """How a residual is shared by the layers still to be written: 1/n or 1/√n."""
+    weight_decay: NonNegativeFloat = 0.5
+    """β of Eq. 11."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Region":
+        if list(self.layers) != list(range(self.layers[0], self.layers[0] + len(self.layers))):
+            raise ValueError(f"layers must be consecutive and ascending, not {list(self.layers)}")
+        return self
+
+
+class Placement(Strict):
+    """What the closed form needs to know of a region: its layers, the lookup position, and what is measured where."""
+
+    layers: tuple[int, ...]
+    position: Position
+    prior: float
+    spread: Literal["even", "sqrt"]
+    measured: Place
+    """Where the current value is measured, to be subtracted from the target vector."""
+    site: int
+    """Index of the region's target vector among the optimised sites."""
+
+
+class TargetSpec(Strict):
+    """Everything that target vectors depend on, beside the model, the facts and the prefixes."""
+
+    sites: tuple[Site, ...]
+    optimization: Optimization

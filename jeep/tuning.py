@@ -1,0 +1,106 @@
+"""Search for the hyper-parameters of small models, on development facts, by Score."""
+
+import itertools
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from jeep.editors import load_editor
+from jeep.editors.base import Editor
+from jeep.evaluate import Metrics, evaluate
+from jeep.facts import Fact
+from jeep.metrics import summarize
+from jeep.models import EditableModel
+from jeep.targets import Request, Target, optimize
+
+Space = Mapping[str, Sequence[Any]]
+"""Values to try by the dotted path of a setting, such as low.clamp."""
+
+
+def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings with the value at a dotted path replaced."""
+    key, _, rest = path.partition(".")
+    return {**settings, key: with_value(settings.get(key, {}), rest, value) if rest else value}
+
+
+class Search:
+    """Edits the development facts with many settings; the model is back as it was after each."""
+
+    def __init__(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        metrics: Metrics,
+        prefixes: Sequence[str],
+        covariance: dict,
+        token_budget: int,
+    ):
+        self.model, self.facts, self.metrics, self.prefixes = model, facts, metrics, prefixes
+        self.covariance, self.token_budget = covariance, token_budget
+        self.requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
+
+    def run(
+        self, name: str, settings: Mapping[str, Any], space: Space, trials: int, variants: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """Score random settings: `trials` draws of those that target vectors depend on, `variants` of the rest each.
+
+        The settings that are given are the first draw. Returns all that was tried, the best Score first.
+        """
+        generator = random.Random(seed)
+        outer, inner = self._divide(name, settings, space)
+        results = []
+        for values in [{}, *self._draws(outer, trials - 1, generator)]:
+            drawn = self._apply(settings, values)
+            try:
+                editor = load_editor(name, drawn)
+            except ValidationError:  # a combination that the editor excludes, such as regions that overlap
+                continue
+            targets = self._targets(editor)
+            for others in [{}, *self._draws(inner, variants - 1, generator)]:
+                chosen = {**values, **others}
+                result = {"settings": chosen} | self._score(load_editor(name, self._apply(drawn, others)), targets)
+                logging.info("%s", result)
+                results.append(result)
+        return sorted(results, key=lambda result: -result["Score"])
+
+    def _divide(self, name: str, settings: Mapping[str, Any], space: Space) -> tuple[Space, Space]:
+        """The settings that change the target vectors, and the others."""
+
+        def spec(values):
+            editor = load_editor(name, values)
+            return editor.sites, getattr(editor, "optimization", None)
+
+        base = spec(settings)
+        outer = {p: v for p, v in space.items() if any(spec(with_value(settings, p, x)) != base for x in v)}
+        return outer, {path: values for path, values in space.items() if path not in outer}
+
+    @staticmethod
+    def _draws(space: Space, count: int, generator: random.Random) -> list[dict[str, Any]]:
+        """Distinct random points of a space."""
+        points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+        return generator.sample(points, min(count, len(points)))
+
+    @staticmethod
+    def _apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        for path, value in values.items():
+            settings = with_value(settings, path, value)
+        return dict(settings)
+
+    def _targets(self, editor: Editor) -> list[Target]:
+        if not editor.sites:
+            return []
+        batches = optimize(self.model, self.requests, editor.sites, editor.optimization, self.token_budget)
+        found = {target.case_id: target for batch in batches for target in batch}
+        return [found[fact.case_id] for fact in self.facts]
+
+    def _score(self, editor: Editor, targets: list[Target]) -> dict[str, float]:
+        deltas = editor.edit(
+            self.model, self.facts, self.prefixes, targets, self.covariance, self.token_budget
+        )
+        with self.model.scratch(list(deltas)):
+            self.model.add_(deltas)
+            summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget))
+        return {row.metric: round(row.value, 2) for row in summary.itertuples()}

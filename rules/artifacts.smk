@@ -1,0 +1,48 @@
+"""The paper's tables, from the collected results only."""
+
+
+rule table:
+    """IN: the collected results. OUT: a table as CSV, Markdown and LaTeX."""
+    input:
+        "results/records.parquet",
+    output:
+        csv=report("results/tables/{artifact}.csv", caption="../report/table.rst", category="Tables"),
+        markdown="results/tables/{artifact}.md",
+        latex="results/tables/{artifact}.tex",
+    wildcard_constraints:
+        artifact=alternatives(TABLES),
+    log:
+        "logs/table/{artifact}.log",
+    benchmark:
+        "results/benchmarks/table/{artifact}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        datasets=table_datasets,
+        labels=labels,
+        edits=EXPERIMENT.edits,
+        code=code_digest("jeep.__main__:tables"),
+    shell:
+        "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
+        " --datasets {params.datasets:q} --labels {params.labels:q} --edits {params.edits}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule curve:
+    """IN: the collected results. OUT: the metrics over the number of edits."""
+    input:
+        "results/records.parquet",
+    output:
+        csv=report("results/tables/curve.csv", caption="../report/curve.rst", category="Tables"),
+        markdown="results/tables/curve.md",
+    log:
+        "logs/curve.log",
+    benchmark:
+        "results/benchmarks/curve.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        labels=labels,
+        code=code_digest("jeep.__main__:curve"),
+    shell:
+        "python -m jeep curve --records {input:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"

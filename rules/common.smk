@@ -1,0 +1,292 @@
+"""Configuration, wildcard constraints and the named functions of the rules' inputs and params. No rules."""
+
+import json
+import re
+
+from snakemake.exceptions import WorkflowError
+
+from jeep.config import UNEDITED, parse_config
+from jeep.errors import UserError
+from jeep.provenance import code_digest
+from jeep.settings import TargetSpec
+
+try:
+    CONFIG = parse_config(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENT = CONFIG.experiment
+COUNTS = sorted({EXPERIMENT.edits, *EXPERIMENT.curve})
+
+
+def alternatives(names):
+    """A regular expression that matches just these names; nothing where there are none."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+wildcard_constraints:
+    model=alternatives(CONFIG.models),
+    dataset=alternatives(CONFIG.datasets),
+    method=alternatives([*CONFIG.methods, UNEDITED]),
+    seed=r"\d+",
+    edits=r"\d+",
+    shard=r"\d+",
+
+
+def source_json(source):
+    """A source as the command line takes it."""
+    return source.model_dump_json(exclude_none=True)
+
+
+def trained_models():
+    """Models that the pipeline trains itself."""
+    return [name for name, model in CONFIG.models.items() if model.source.kind == "trained"]
+
+
+def model_source(wildcards):
+    return source_json(CONFIG.models[wildcards.model].source)
+
+
+def model_path(wildcards):
+    """A model folder that was changed by hand is fetched again."""
+    source = CONFIG.models[wildcards.model].source
+    return f"{source.path}/config.json" if source.kind == "path" else []
+
+
+def package_source(wildcards):
+    return source_json(CONFIG.demo.packages[wildcards.package])
+
+
+def demo_packages():
+    return [f"results/packages/{name}.whl" for name in (CONFIG.demo.packages if CONFIG.demo else {})]
+
+
+def demo_package_arguments(wildcards, input):
+    return [f"{name}={path}" for name, path in zip(CONFIG.demo.packages, input.packages)]
+
+
+def corpus_articles(wildcards):
+    return f"--articles {CONFIG.corpus.articles}" if CONFIG.corpus.articles else ""
+
+
+def downloaded_datasets():
+    """Data sets that come from the web."""
+    return [name for name, dataset in CONFIG.datasets.items() if dataset.source.kind == "url"]
+
+
+def dataset_source(wildcards):
+    return source_json(CONFIG.datasets[wildcards.dataset].source)
+
+
+def dataset_input(wildcards):
+    """What a data set's facts are read from, for the DAG."""
+    source = CONFIG.datasets[wildcards.dataset].source
+    if source.kind == "demo":
+        return "results/demo"
+    return str(source.path) if source.kind == "path" else f"results/downloads/{wildcards.dataset}"
+
+
+def dataset_file(wildcards):
+    """The very file: the demo is a folder of several."""
+    source = CONFIG.datasets[wildcards.dataset].source
+    folder = dataset_input(wildcards)
+    return f"{folder}/{source.set}-{source.split}.jsonl" if source.kind == "demo" else folder
+
+
+def dataset_field(name):
+    """A params function for one field of a data set's configuration."""
+
+    def field(wildcards):
+        return getattr(CONFIG.datasets[wildcards.dataset], name)
+
+    return field
+
+
+def facts_needed(wildcards):
+    """How many facts of a data set are used: the largest edit count, or the search's."""
+    tuning = CONFIG.tuning
+    developing = tuning is not None and wildcards.dataset in tuning.datasets.values()
+    return tuning.edits if developing else COUNTS[-1]
+
+
+def editor_of(wildcards):
+    return CONFIG.editor(wildcards.method, wildcards.model, wildcards.dataset)
+
+
+def editor_name(wildcards):
+    return CONFIG.methods[wildcards.method].editor
+
+
+def editor_settings(wildcards):
+    return editor_of(wildcards).model_dump_json(exclude_none=True)
+
+
+def target_spec(wildcards):
+    editor = editor_of(wildcards)
+    return TargetSpec(sites=editor.sites, optimization=editor.optimization).model_dump_json()
+
+
+def model_options(wildcards):
+    """Precision, device and batch size of a job that runs the model."""
+    model = CONFIG.models[wildcards.model]
+    dtype = model.dtype
+    if getattr(wildcards, "method", UNEDITED) != UNEDITED and hasattr(wildcards, "dataset"):
+        dtype = editor_of(wildcards).dtype or dtype
+    return f"--dtype {dtype} --device {model.device} --token-budget {CONFIG.token_budget}"
+
+
+def edited_layers(model, methods, datasets):
+    """All layers whose covariance some method needs on this model."""
+    return sorted(
+        {
+            layer
+            for method in methods
+            for dataset in datasets
+            if method != UNEDITED
+            for layer in CONFIG.editor(method, model, dataset).covariance_layers
+        }
+    )
+
+
+def covariance_layers(wildcards):
+    layers = edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets)
+    return ",".join(map(str, layers))
+
+
+def statistics_field(name):
+    """A params function for one field of a model's statistics."""
+
+    def field(wildcards):
+        return getattr(CONFIG.statistics_of(wildcards.model), name)
+
+    return field
+
+
+def target_shards(wildcards):
+    """All shards of a method's target vectors; none for a method without."""
+    if not editor_of(wildcards).sites:
+        return []
+    return expand(
+        "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
+        **wildcards,
+        shard=range(CONFIG.shards),
+    )
+
+
+def needed_covariance(wildcards):
+    if not editor_of(wildcards).covariance_layers:
+        return []
+    return f"results/covariance/{wildcards.model}.safetensors"
+
+
+def option(name, value):
+    """A command line option, or nothing."""
+    return f"--{name} {value}" if value else ""
+
+
+def covariance_option(wildcards, input):
+    return option("covariance", input.covariance)
+
+
+def needed_deltas(wildcards):
+    if wildcards.method == UNEDITED:
+        return []
+    return "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
+
+
+def deltas_option(wildcards, input):
+    return option("deltas", input.deltas)
+
+
+def edit_code(wildcards):
+    """Digest of the code of an edit: the stage's and the method's own file."""
+    return code_digest("jeep.__main__:edit", f"jeep.editors.{editor_name(wildcards)}")
+
+
+def runs():
+    """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
+    return [
+        {"model": model, "dataset": dataset, "method": method, "seed": seed, "edits": edits}
+        for dataset in EXPERIMENT.datasets
+        for model in EXPERIMENT.models
+        for method in EXPERIMENT.methods
+        for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
+        for edits in COUNTS
+    ]
+
+
+def record_files(wildcards):
+    pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{edits}.parquet"
+    return [pattern.format(**run) for run in runs()]
+
+
+def run_names(wildcards):
+    """What each file of records is, with the preset that ran."""
+
+    def preset(run):
+        if run["method"] == UNEDITED:
+            return ""
+        return CONFIG.editor(run["method"], run["model"], run["dataset"]).preset
+
+    return [json.dumps(run | {"preset": preset(run)}) for run in runs()]
+
+
+def labels(wildcards):
+    """Names for tables and figures."""
+    kinds = {
+        kind: {name: entry.label for name, entry in getattr(CONFIG, kind).items() if entry.label}
+        for kind in ("models", "datasets", "methods")
+    }
+    kinds["methods"][UNEDITED] = "unedited"
+    return json.dumps(kinds)
+
+
+TABLES = {"table2": "zsre", "table3": "counterfact"}
+
+
+def datasets_of(artifact):
+    """The experiment's data sets that belong in a table."""
+    return [name for name in EXPERIMENT.datasets if CONFIG.datasets[name].metrics == TABLES[artifact]]
+
+
+def table_datasets(wildcards):
+    return datasets_of(wildcards.artifact)
+
+
+def artifact_files():
+    tables = [f"results/tables/{artifact}.csv" for artifact in TABLES if datasets_of(artifact)]
+    return tables + (["results/tables/curve.csv"] if len(COUNTS) > 1 else [])
+
+
+def tuning_settings(wildcards):
+    """The settings that a search starts from: those in use."""
+    return editor_of(wildcards).model_dump_json(exclude_none=True)
+
+
+def tuning_space(wildcards):
+    return json.dumps(CONFIG.tuning.space[wildcards.model][wildcards.method])
+
+
+def tuning_layers(wildcards):
+    """All layers in the search space of a model, beside those in use."""
+    layers = set(edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets))
+    for space in CONFIG.tuning.space[wildcards.model].values():
+        for path, values in space.items():
+            if path.split(".")[-1] == "layers":
+                layers.update(layer for value in values for layer in value)
+    return ",".join(map(str, sorted(layers)))
+
+
+def development_facts(wildcards):
+    return f"results/facts/{wildcards.model}/{CONFIG.tuning.datasets[wildcards.dataset]}.jsonl"
+
+
+def tuning_files():
+    if CONFIG.tuning is None:
+        return []
+    return [
+        f"results/tuning/{model}/{dataset}/{method}.json"
+        for model in EXPERIMENT.models
+        for dataset in CONFIG.tuning.datasets
+        for method in CONFIG.tuning.space.get(model, {})
+    ]

@@ -1,0 +1,80 @@
+"""Prefixes and facts → target vectors (scattered) → the change of each weight → an edited checkpoint."""
+
+
+rule targets:
+    """IN: a model, facts, prefixes. OUT: one shard of a method's target vectors."""
+    input:
+        model="results/models/{model}",
+        facts="results/facts/{model}/{dataset}.jsonl",
+        prefixes="results/prefixes/{model}/seed{seed}.json",
+    output:
+        "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
+    log:
+        "logs/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.log",
+    benchmark:
+        "results/benchmarks/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        options=model_options,
+        spec=target_spec,
+        shards=CONFIG.shards,
+        code=code_digest("jeep.__main__:targets"),
+    resources:
+        gpu=1,
+    shell:
+        "python -m jeep targets --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --prefixes {input.prefixes:q} --spec {params.spec:q} --shard {wildcards.shard}/{params.shards}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule edit:
+    """IN: a model, facts, prefixes, target vectors, covariances. OUT: the change of each weight."""
+    input:
+        model="results/models/{model}",
+        facts="results/facts/{model}/{dataset}.jsonl",
+        prefixes="results/prefixes/{model}/seed{seed}.json",
+        targets=target_shards,
+        covariance=needed_covariance,
+    output:
+        "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+    log:
+        "logs/edit/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+    benchmark:
+        "results/benchmarks/edit/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        options=model_options,
+        editor=editor_name,
+        settings=editor_settings,
+        covariance=covariance_option,
+        code=edit_code,
+    resources:
+        gpu=1,
+    shell:
+        "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance}"
+        " --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule checkpoint:
+    """IN: a model, an edit. OUT: the edited model as a Hugging Face checkpoint folder."""
+    input:
+        model="results/models/{model}",
+        deltas="results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+    output:
+        directory("results/checkpoints/{model}/{dataset}/{method}/seed{seed}/{edits}"),
+    log:
+        "logs/checkpoint/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+    benchmark:
+        "results/benchmarks/checkpoint/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        options=model_options,
+        code=code_digest("jeep.__main__:apply"),
+    shell:
+        "python -m jeep apply --model {input.model:q} {params.options} --deltas {input.deltas:q}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,0 +1,47 @@
+"""Edited and unedited models → per-record results → one table of all of them."""
+
+
+rule evaluate:
+    """IN: a model, facts, an edit (none for the unedited model). OUT: one row per prompt."""
+    input:
+        model="results/models/{model}",
+        facts="results/facts/{model}/{dataset}.jsonl",
+        deltas=needed_deltas,
+    output:
+        "results/records/{model}/{dataset}/{method}/seed{seed}/{edits}.parquet",
+    log:
+        "logs/evaluate/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        options=model_options,
+        metrics=dataset_field("metrics"),
+        deltas=deltas_option,
+        code=code_digest("jeep.__main__:evaluate"),
+    resources:
+        gpu=1,
+    shell:
+        "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --metrics {params.metrics} {params.deltas} --edits {wildcards.edits}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule collect:
+    """IN: per-record results of every run. OUT: one table of all of them."""
+    input:
+        record_files,
+    output:
+        "results/records.parquet",
+    log:
+        "logs/collect.log",
+    benchmark:
+        "results/benchmarks/collect.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        runs=run_names,
+        code=code_digest("jeep.__main__:collect"),
+    shell:
+        "python -m jeep collect --records {input:q} --runs {params.runs:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,0 +1,51 @@
+"""The search for the small models' hyper-parameters, on development facts."""
+
+
+use rule covariance as tuning_covariance with:
+    output:
+        "results/tuning/{model}/covariance.safetensors",
+    log:
+        "logs/tuning_covariance/{model}.log",
+    benchmark:
+        "results/benchmarks/tuning_covariance/{model}.tsv"
+    params:
+        options=model_options,
+        layers=tuning_layers,
+        tokens=statistics_field("tokens"),
+        length=statistics_field("length"),
+        code=code_digest("jeep.__main__:covariance"),
+
+
+rule search:
+    """IN: a model, development facts, prefixes, covariances. OUT: settings tried, the best Score first."""
+    input:
+        model="results/models/{model}",
+        facts=development_facts,
+        prefixes=f"results/prefixes/{{model}}/seed{CONFIG.seeds[0]}.json",
+        covariance="results/tuning/{model}/covariance.safetensors",
+    output:
+        "results/tuning/{model}/{dataset}/{method}.json",
+    log:
+        "logs/search/{model}/{dataset}/{method}.log",
+    benchmark:
+        "results/benchmarks/search/{model}/{dataset}/{method}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        options=model_options,
+        metrics=dataset_field("metrics"),
+        editor=editor_name,
+        settings=tuning_settings,
+        space=tuning_space,
+        trials=CONFIG.tuning.trials if CONFIG.tuning else 0,
+        variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
+        seed=CONFIG.seeds[0],
+        code=code_digest("jeep.__main__:tune"),
+    resources:
+        gpu=1,
+    shell:
+        "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q}"
+        " --editor {params.editor} --settings {params.settings:q} --space {params.space:q}"
+        " --trials {params.trials} --variants {params.variants} --seed {params.seed}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"
