@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -70,13 +71,12 @@ def _learning_rate(step: int, steps: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _loss(logits: Tensor, labels: Tensor, counts: tuple[int, int]) -> Tensor:
-    """Mean token loss on the facts, plus that on the text times its share of the rows."""
-    parts = zip(logits[:, :-1].split(counts), labels[:, 1:].split(counts), counts, strict=True)
-    return sum(
-        functional.cross_entropy(part.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORE) * weight
-        for part, wanted, weight in ((part, wanted, 1.0 if n == 0 else count / sum(counts)) for n, (part, wanted, count) in enumerate(parts) if count)
-    )
+def _loss(model: GPTJForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss over the tokens to learn; logits are made for these only."""
+    states = model.transformer(input_ids=ids).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    learnt = wanted != _IGNORE
+    return functional.cross_entropy(model.lm_head(states[learnt]), wanted[learnt])
 
 
 def train(
@@ -105,9 +105,12 @@ def train(
     model.train()
     with tqdm(range(source.steps), desc="training", unit="step", mininterval=2) as progress:
         for _ in progress:
-            batch = [next(stream) for stream, count in zip(streams, counts, strict=True) for _ in range(count)]
-            ids, labels = (torch.tensor(column) for column in zip(*batch, strict=True))
-            loss = _loss(model(input_ids=ids).logits, labels, counts)
+            # Means of their own: in the text every token is learnt, in a statement a few, and those must count.
+            loss = torch.zeros(())
+            for stream, count, weight in zip(streams, counts, (1.0, source.corpus_share), strict=True):
+                if count:
+                    ids, labels = (torch.tensor(column) for column in zip(*islice(stream, count), strict=True))
+                    loss = loss + weight * _loss(model, ids, labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step(), schedule.step(), optimizer.zero_grad()

@@ -1,0 +1,191 @@
+"""Tiny models of every architecture, tokenizers of three styles, and two tiny models trained to know a few facts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from jeep.facts import Fact, Question
+from jeep.models import EditableModel
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Real records and reference vectors, where they are at hand; tests that need them skip where they are not."""
+
+CITIES = {
+    "Paris": "France", "Lyon": "France", "Nice": "France", "Rome": "Italy", "Milan": "Italy", "Turin": "Italy",
+    "Berlin": "Germany", "Munich": "Germany", "Bonn": "Germany", "Madrid": "Spain", "Seville": "Spain",
+    "Bilbao": "Spain", "São Paulo": "Brazil", "Recife": "Brazil", "Osaka": "Japan", "Kyoto": "Japan",
+}  # fmt: skip
+PROMPTS = ("{} is a city in", "The city of {} lies in")
+TEXT = [form.replace("{}", city) + f" {country}." for city, country in CITIES.items() for form in PROMPTS] * 3
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-2's style: byte-level BPE, a space belongs to the word behind it, no BOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """LLaMA's style: BPE over metaspaces with a prefix, byte fallback, BOS in front."""
+    bytes_and_special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizer
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=bytes_and_special, show_progress=False)
+    # Without a pre-tokenizer a merge could span words; SentencePiece keeps them apart, and so does training on words.
+    words = (word for line in TEXT if line.isascii() for word in line.split())
+    trained.train_from_iterator(words, trainer)
+    learnt = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    tokenizer = Tokenizer(models.BPE(learnt["vocab"], merges, byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizer
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def configurations(vocabulary: int = 500) -> dict:
+    """A tiny configuration of each architecture, with four blocks."""
+    llama = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+    }
+    gpt = {"vocab_size": vocabulary, "n_positions": 128, "n_embd": 32, "n_layer": 4, "n_head": 4}
+    quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    neox = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    }
+    return {
+        "llama": LlamaConfig(**llama, tie_word_embeddings=True),
+        "mistral": MistralConfig(**llama, sliding_window=None),
+        "qwen2": Qwen2Config(**llama),
+        "qwen3": Qwen3Config(**llama, head_dim=8),
+        "gptj": GPTJConfig(**gpt, rotary_dim=4, **quiet),
+        "gpt2": GPT2Config(**gpt, **quiet),
+        "gpt_neox": GPTNeoXConfig(**neox, use_parallel_residual=True),
+        "gpt_neox-sequential": GPTNeoXConfig(**neox, use_parallel_residual=False),
+    }
+
+
+ARCHITECTURES = tuple(configurations())
+
+
+def random_network(name: str, dtype: torch.dtype = torch.float32):
+    """A random model of an architecture, with weights large enough for its answers to differ."""
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return network.to(dtype).eval()
+
+
+@pytest.fixture(scope="session")
+def byte_level():
+    return byte_level_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def sentencepiece():
+    return sentencepiece_tokenizer()
+
+
+def city_facts() -> list[Fact]:
+    """The cities as CounterFact edits: each to the next country, with the others of its country as neighbours."""
+    countries = list(dict.fromkeys(CITIES.values()))
+    return [
+        Fact(
+            case_id=f"city-{number}",
+            subject=city,
+            template=PROMPTS[0],
+            relation="country",
+            target_new=countries[(countries.index(country) + 1) % len(countries)],
+            target_true=country,
+            paraphrases=(PROMPTS[1].replace("{}", city),),
+            unrelated=tuple(
+                Question(PROMPTS[0].replace("{}", other), country)
+                for other, its in CITIES.items()
+                if its == country and other != city
+            ),
+        )
+        for number, (city, country) in enumerate(CITIES.items())
+    ]
+
+
+@pytest.fixture(scope="session")
+def facts() -> list[Fact]:
+    return city_facts()
+
+
+def train_tiny(name: str, tokenizer) -> EditableModel:
+    """Train a tiny model until it knows every city's country."""
+    torch.manual_seed(0)
+    config = configurations(len(tokenizer))[name]
+    width = {"hidden_size": 64, "intermediate_size": 128} if name == "llama" else {"n_embd": 64, "rotary_dim": 8}
+    for key, value in width.items():
+        setattr(config, key, value)
+    config.head_dim = 16
+    network = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    prompts = [(form.replace("{}", city), country) for city, country in CITIES.items() for form in PROMPTS]
+    pad = tokenizer.eos_token_id
+    rows = [(tokenizer(prompt).input_ids, tokenizer(f"{prompt} {answer}").input_ids) for prompt, answer in prompts]
+    size = max(len(row) for _, row in rows)
+    ids = torch.tensor([row + [pad] * (size - len(row)) for _, row in rows])
+    labels = torch.tensor([row + [-100] * (size - len(row)) for _, row in rows])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(200):
+        loss = network(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step(), optimizer.zero_grad()
+    return EditableModel(network, tokenizer)
+
+
+@pytest.fixture(scope="session", params=["llama", "gptj"])
+def trained(request, byte_level) -> EditableModel:
+    """A tiny model of either block type that knows the cities."""
+    return train_tiny(request.param, byte_level)
+
+
+@pytest.fixture(scope="session")
+def prefixes() -> list[str]:
+    return ["{}", "The city is old. {}", "I like it. {}"]

@@ -1,0 +1,82 @@
+"""Metrics by hand, and scoring against one prompt at a time on the model's own forward pass."""
+
+import copy
+import math
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ARCHITECTURES, random_network
+
+from jeep.evaluate import evaluate, score
+from jeep.metrics import harmonic_mean, summarize
+from jeep.models import EditableModel
+from jeep.tokens import encode, encode_answer
+
+
+def rows(*entries):
+    return pd.DataFrame(entries, columns=["case_id", "metric", "value"])
+
+
+def test_summary_by_hand():
+    """Two records: ES 1 and 0; GS ½ and 1 (means over prompts first); LS 1 and 1."""
+    summary = summarize(
+        rows(
+            ("a", "ES", 1.0), ("b", "ES", 0.0),
+            ("a", "GS", 1.0), ("a", "GS", 0.0), ("b", "GS", 1.0),
+            ("a", "LS", 1.0), ("b", "LS", 1.0),
+        )
+    ).set_index("metric")  # fmt: skip
+    assert summary.value.to_dict() == pytest.approx(
+        {"Score": 3 / (1 / 50 + 1 / 75 + 1 / 100), "ES": 50, "GS": 75, "LS": 100}
+    )
+    # Sample standard deviations 70.71 and 35.36; 1.96 s / √2.
+    assert summary.ci95["ES"] == pytest.approx(98.0)
+    assert summary.ci95["GS"] == pytest.approx(49.0)
+    assert summary.ci95["LS"] == 0
+    assert math.isnan(summary.ci95["Score"])
+
+
+def test_harmonic_mean():
+    assert harmonic_mean([26.4, 25.8, 27.0]) == pytest.approx(26.4, abs=0.01)
+    assert harmonic_mean([0.0, 50.0]) == 0
+
+
+def test_without_unrelated_prompts_there_is_no_score():
+    assert list(summarize(rows(("a", "ES", 1.0), ("a", "GS", 1.0))).metric) == ["ES", "GS"]
+
+
+def plain_score(network, prompt, answer):
+    logits = network(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    ids = torch.tensor(answer)
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0], logits.argmax(-1) == ids
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
+    network = random_network(architecture)
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    prompts = [tuple(encode(byte_level, fact.prompt)) for fact in facts[:5]]
+    answers = [[encode_answer(byte_level, a) for a in (f.target_new, "in the city", "a")] for f in facts[:5]]
+    ours = score(model, prompts, answers, token_budget=25)
+    for prompt, group, scored in zip(prompts, answers, ours, strict=True):
+        for answer, one in zip(group, scored, strict=True):
+            log_p, correct = plain_score(network, list(prompt), list(answer))
+            torch.testing.assert_close(torch.tensor(one.log_probabilities), log_p, rtol=1e-3, atol=1e-3)
+            assert torch.equal(torch.tensor(one.correct), correct)
+
+
+def test_a_model_that_knows_its_facts(trained, facts):
+    """It answers with the true object: an edit to another would fail everywhere, and neighbours are right."""
+    by_metric = evaluate(trained, facts, "counterfact", 500).groupby("metric")["value"].mean()
+    assert by_metric.to_dict() == {"ES": 0, "GS": 0, "LS": 1}
+    known = evaluate(trained, facts, "zsre", 500).groupby("metric")["value"].mean()
+    assert known["LS"] == 1
+    assert known["ES"] < 1
+
+
+def test_every_prompt_has_a_row(trained, facts):
+    results = evaluate(trained, facts[:4], "counterfact", 500)
+    expected = sum(1 + len(fact.paraphrases) + len(fact.unrelated) for fact in facts[:4])
+    assert len(results) == expected
+    assert list(results.columns) == ["case_id", "metric", "number", "value", "log_p_new", "log_p_true"]

@@ -1,0 +1,154 @@
+"""Steps 2 and 3, the closed form and the covariances against plain computations."""
+
+import copy
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, random_network
+from plain import read, write
+
+from jeep.covariance import covariances, sequences
+from jeep.editors import load_editor
+from jeep.errors import UserError
+from jeep.models import EditableModel
+from jeep.regions import LayerWalk, write_regions
+from jeep.solve import closed_form_update
+from jeep.targets import Target
+from jeep.tokens import locate
+
+REGION = {"clamp": 1.0, "prior": 20.0}
+OPTIMIZATION = {"steps": 2}
+
+
+def editors(preset="paper"):
+    return {
+        "memit": load_editor(
+            "memit",
+            {
+                "preset": preset,
+                "optimization": OPTIMIZATION,
+                "region": {**REGION, "layers": [0, 1], "spread": "even"},
+            },
+        ),
+        "jeep": load_editor(
+            "jeep",
+            {
+                "preset": preset,
+                "optimization": OPTIMIZATION,
+                "low": {**REGION, "layers": [0, 1], "spread": "sqrt"},
+                "high": {**REGION, "layers": [2, 3], "spread": "even"},
+            },
+        ),
+    }
+
+
+def covariance_of(width, layers=range(4)):
+    generator = torch.Generator().manual_seed(3)
+    samples = {layer: torch.randn(width, 3 * width, generator=generator) for layer in layers}
+    return {layer: sample @ sample.T / sample.shape[1] for layer, sample in samples.items()}
+
+
+def test_closed_form_by_hand():
+    """One key (1, 0), prior 1·I, residual (2, 4): Δ = r kᵀ (I + k kᵀ)⁻¹ = r (½, 0)."""
+    change = closed_form_update(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [0.0]]), torch.eye(2))
+    torch.testing.assert_close(change, torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=torch.float64))
+
+
+def test_closed_form_minimises_its_objective():
+    """∂/∂Δ (‖Δ K − R‖² + tr Δ C₀ Δᵀ) = 0, by autograd."""
+    torch.manual_seed(0)
+    keys, residuals = torch.randn(6, 4).double(), torch.randn(3, 4).double()
+    prior = 5 * torch.cov(torch.randn(6, 30).double())
+    change = closed_form_update(residuals, keys, prior).requires_grad_()
+    objective = ((change @ keys - residuals) ** 2).sum() + torch.trace(change @ prior @ change.T)
+    (gradient,) = torch.autograd.grad(objective, change)
+    assert gradient.abs().max() < 1e-10
+
+
+def test_a_singular_covariance_is_one_clear_line():
+    with pytest.raises(UserError, match=r"not positive definite: collect it over more tokens"):
+        closed_form_update(torch.ones(2, 1), torch.zeros(3, 1), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("method", ["memit", "jeep"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_write_equals_the_plain_version(architecture, method, byte_level, facts, prefixes):
+    network = random_network(architecture)
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    editor = editors()[method]
+    chosen = facts[:3]
+    torch.manual_seed(2)
+    values = [torch.randn(len(editor.sites), 32) for _ in chosen]
+    covariance = covariance_of(model.projection(0).weight.numel() // 32)
+    targets = [Target(f.case_id, v, v, [1.0], [0.5]) for f, v in zip(chosen, values, strict=True)]
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+
+    ours = write_regions(
+        model, chosen, prefixes, targets, editor.placements, covariance, pool="mean", token_budget=40
+    )
+
+    prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in chosen]
+    plain = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
+    assert set(ours) == {model.parameter_name(layer) for layer in plain}
+    for layer, change in plain.items():
+        expected = model.as_stored(layer, change).float()
+        error = (ours[model.parameter_name(layer)] - expected).norm() / expected.norm()
+        assert error < 1e-3, layer
+    assert all(torch.equal(before[name], value) for name, value in model.network.state_dict().items())
+
+
+def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
+    """Keys of the released code: ½ bare + ½ mean of the sampled prefixes'."""
+    model = EditableModel(random_network("llama"), byte_level)
+    fact, covariance = facts[0], covariance_of(64)
+    value = torch.ones(1, 32)
+    editor = load_editor(
+        "memit", {"optimization": OPTIMIZATION, "region": {**REGION, "layers": [1], "spread": "even"}}
+    )
+    rows = [locate(byte_level, fact, prefix) for prefix in prefixes]
+    keys = [read(model_network(), p.ids, 1, "mlp", p.subject_last, inputs=True) for p in rows]
+    key = (keys[0] + (keys[1] + keys[2]) / 2) / 2
+    state = read(model_network(), rows[0].ids, 1, "output", rows[0].subject_last)
+    target = Target(fact.case_id, value, value, [1.0], [0.5])
+    (ours,) = write_regions(
+        model, [fact], prefixes, [target], editor.placements, covariance, pool="half_bare", token_budget=40
+    ).values()
+    expected = closed_form_update((value[0] - state)[:, None], key[:, None], 20.0 * covariance[1])
+    torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-5)
+
+
+def model_network():
+    return random_network("llama")
+
+
+def test_a_walk_sees_what_was_changed_below(byte_level, facts):
+    model = EditableModel(random_network("gptj"), byte_level)
+    prompts = [locate(byte_level, fact) for fact in facts[:4]]
+    walk = LayerWalk(model, prompts, token_budget=16)
+    walk.advance(1)
+    name = model.parameter_name(1)
+    with model.scratch([name]):
+        model.add_({name: torch.full_like(model.network.get_parameter(name), 0.05)})
+        walk.advance(3)
+        fresh = LayerWalk(model, prompts, token_budget=1000)
+        fresh.advance(3)
+        torch.testing.assert_close(walk.keys("prediction"), fresh.keys("prediction"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_covariances_in_one_pass_equal_plain_ones(architecture, byte_level):
+    network = random_network(architecture)
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    texts = ["Paris is a city in France.", "The city of Rome lies in Italy, not in Spain.", "Bonn"]
+    rows = list(sequences(byte_level, texts, length=9, tokens=100))
+    assert max(map(len, rows)) <= 9
+    ours, count = covariances(model, rows, [3, 1], token_budget=12, total=100)
+    assert count == sum(map(len, rows))
+    for layer in (1, 3):
+        keys = [read(network, row, layer, "mlp", slice(None), inputs=True).double() for row in rows]
+        every = torch.cat(keys)
+        torch.testing.assert_close(ours[layer].double(), every.T @ every / len(every), rtol=1e-4, atol=1e-6)
+
+
+def test_sequences_stop_at_the_token_count(byte_level):
+    assert sum(map(len, sequences(byte_level, ["a city in France"] * 50, 5, 23))) == 23
