@@ -1,5 +1,6 @@
 """Tiny models of every architecture, tokenizers of three styles, and two tiny models trained to know a few facts."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -32,6 +33,7 @@ CITIES = {
     "Bilbao": "Spain", "São Paulo": "Brazil", "Recife": "Brazil", "Osaka": "Japan", "Kyoto": "Japan",
 }  # fmt: skip
 PROMPTS = ("{} is a city in", "The city of {} lies in")
+PREFIXES = ["{}", "The city is old. {}", "I like it. {}"]
 TEXT = [form.replace("{}", city) + f" {country}." for city, country in CITIES.items() for form in PROMPTS] * 3
 
 
@@ -158,7 +160,10 @@ def facts() -> list[Fact]:
 
 
 def train_tiny(name: str, tokenizer) -> EditableModel:
-    """Train a tiny model until it knows every city's country."""
+    """Train a tiny model until it knows every city's country.
+
+    The attention of its two lowest blocks is off, so that recall begins at the subject's token, as in large models.
+    """
     torch.manual_seed(0)
     config = configurations(len(tokenizer))[name]
     width = {"hidden_size": 64, "intermediate_size": 128} if name == "llama" else {"n_embd": 64, "rotary_dim": 8}
@@ -166,13 +171,22 @@ def train_tiny(name: str, tokenizer) -> EditableModel:
         setattr(config, key, value)
     config.head_dim = 16
     network = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    prompts = [(form.replace("{}", city), country) for city, country in CITIES.items() for form in PROMPTS]
+    prompts = [
+        (prefix.replace("{}", form.replace("{}", city)), country)
+        for prefix in PREFIXES
+        for form in PROMPTS
+        for city, country in CITIES.items()
+    ]
     pad = tokenizer.eos_token_id
     rows = [(tokenizer(prompt).input_ids, tokenizer(f"{prompt} {answer}").input_ids) for prompt, answer in prompts]
     size = max(len(row) for _, row in rows)
     ids = torch.tensor([row + [pad] * (size - len(row)) for _, row in rows])
     labels = torch.tensor([row + [-100] * (size - len(row)) for _, row in rows])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    model = EditableModel(copy.deepcopy(network), tokenizer)
+    silent = [network.get_parameter(model.parameter_name(layer, "attention")) for layer in (0, 1)]
+    for parameter in silent:
+        parameter.requires_grad_(False).zero_()
+    optimizer = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=3e-3)
     for _ in range(200):
         loss = network(input_ids=ids, labels=labels).loss
         loss.backward()
@@ -188,4 +202,4 @@ def trained(request, byte_level) -> EditableModel:
 
 @pytest.fixture(scope="session")
 def prefixes() -> list[str]:
-    return ["{}", "The city is old. {}", "I like it. {}"]
+    return PREFIXES

@@ -1,0 +1,256 @@
+"""The DAG on tiny models: what runs, what is repeated, what survives a kill, what a bad configuration says."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import city_facts, train_tiny
+
+from jeep.launcher import targets_first
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "rules", "jeep", "profiles", "envs", "report", "config")
+
+
+def region(layers, **settings):
+    return {"layers": layers, "clamp": 2.0, "prior": 20.0, "spread": "even", "weight_decay": 0.0} | settings
+
+
+CONFIG = {
+    "seeds": [0],
+    "token_budget": 512,
+    "shards": 2,
+    "corpus": {"source": {"kind": "path", "path": "corpus.jsonl"}},
+    "statistics": {"default": {"tokens": 4000, "length": 32}},
+    "models": {"tiny": {"source": {"kind": "path", "path": "tiny"}, "device": "cpu"}},
+    "datasets": {
+        "cities": {
+            "source": {"kind": "path", "path": "cities.jsonl"},
+            "metrics": "counterfact",
+            "on_invalid": "skip",
+        }
+    },
+    "methods": {
+        "memit": {
+            "editor": "memit",
+            "settings": {"optimization": {"steps": 5}, "region": region([0])},
+        },
+        "jeep": {
+            "editor": "jeep",
+            "settings": {"optimization": {"steps": 5}, "low": region([0]), "high": region([2])},
+        },
+    },
+    "experiment": {"models": ["tiny"], "datasets": ["cities"], "methods": ["none", "memit", "jeep"], "edits": 6},
+}
+
+
+def write_config(folder, change=None):
+    config = json.loads(json.dumps(CONFIG))
+    if change:
+        change(config)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def snakemake(folder, *arguments, check=True):
+    command = [sys.executable, "-c", "import jeep.launcher; jeep.launcher.main()"]
+    command += ["--cores", "2", "--resources", "gpu=2", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(folder), check=False)
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output[-4000:]
+    return done.returncode, output
+
+
+def environment(folder):
+    """The copy's own package, and python as the rules call it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PYTHONPATH": str(folder), "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+
+def jobs(output):
+    """Count of jobs by rule, from a dry run's statistics."""
+    if "Job stats:" not in output:
+        return {}
+    lines = output.split("Job stats:")[1].splitlines()[3:]
+    rows = [line.split() for line in lines]
+    return {row[0]: int(row[1]) for row in rows[: next(i for i, row in enumerate(rows) if row[:1] == ["total"])]}
+
+
+def make_project(folder, tokenizer):
+    folder.mkdir()
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    train_tiny("llama", tokenizer).save(folder / "tiny")
+    rows = [fact.to_json() for fact in city_facts()]
+    rows.insert(1, rows[0] | {"case_id": "broken", "subject": ""})
+    (folder / "cities.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    torch.manual_seed(0)
+    # Every byte occurs, so that the keys of the lowest layer, which depend on the token alone, span their space.
+    texts = ["".join(chr(code) for code in torch.randint(33, 0x250, (20,))) for _ in range(300)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"title": "", "text": text}) + "\n" for text in texts))
+    write_config(folder)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory, byte_level):
+    """A project that has not run."""
+    folder = tmp_path_factory.mktemp("fresh") / "project"
+    make_project(folder, byte_level)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(fresh, tmp_path_factory):
+    """A project that has run to its end."""
+    folder = tmp_path_factory.mktemp("done") / "project"
+    shutil.copytree(fresh, folder)
+    snakemake(folder, "all")
+    return folder
+
+
+def test_the_table_has_the_papers_columns(done):
+    table = pd.read_csv(done / "results/tables/table3.csv")
+    assert list(table.columns) == ["artifact", "dataset", "model", "method", "metric", "value", "ci95"]
+    assert set(table.method) == {"none", "memit", "jeep"}
+    assert list(table.metric[:4]) == ["Score", "ES", "GS", "LS"]
+    scores = table.set_index(["method", "metric"]).value
+    assert scores["jeep", "ES"] > scores["none", "ES"]
+    for suffix in (".md", ".tex"):
+        assert "jeep" in (done / "results/tables/table3").with_suffix(suffix).read_text()
+
+
+def test_skipped_records_are_listed_with_the_reason(done):
+    skipped = (done / "results/facts/tiny/cities.skipped.jsonl").read_text()
+    assert json.loads(skipped) == {"case_id": "broken", "reason": "empty subject"}
+
+
+def test_targets_may_stand_behind_resources():
+    """The command as people write it: Snakemake alone would read `all` as a resource."""
+    assert targets_first("--cores 8 --resources gpu=4 all".split()) == "all --cores 8 --resources gpu=4".split()
+    assert targets_first("-n --res a=1 b=2 all x --cores 2".split()) == "all x -n --res a=1 b=2 --cores 2".split()
+    assert targets_first("all --cores 8".split()) == "all --cores 8".split()
+
+
+def test_run_again_it_does_nothing(done):
+    assert "Nothing to be done" in snakemake(done, "all")[1]
+
+
+def test_a_methods_settings_repeat_that_method_only(done):
+    def closed_form(config):
+        config["methods"]["memit"]["settings"]["region"]["prior"] = 30.0
+
+    def optimization(config):
+        config["methods"]["memit"]["settings"]["optimization"]["steps"] = 4
+
+    try:
+        write_config(done, closed_form)
+        after = jobs(snakemake(done, "-n", "all")[1])
+        assert after == {"edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+        write_config(done, optimization)
+        after = jobs(snakemake(done, "-n", "all")[1])
+        assert after == {"targets": 2, "edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+    finally:
+        write_config(done)
+
+
+def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
+    source = done / "jeep/editors/memit.py"
+    text = source.read_text()
+    stamp = source.stat()
+    try:
+        source.write_text(f"# a comment\n\n{text}")
+        assert "Nothing to be done" in snakemake(done, "-n", "all")[1]
+        source.write_text(text + "\nSEEN = True\n")
+        after = jobs(snakemake(done, "-n", "all")[1])
+        assert after == {"edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+    finally:
+        source.write_text(text)
+        os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+def test_an_edited_checkpoint_is_an_ordinary_one(done):
+    from transformers import AutoModelForCausalLM
+
+    target = "results/checkpoints/tiny/cities/jeep/seed0/6"
+    snakemake(done, target)
+    edited = AutoModelForCausalLM.from_pretrained(done / target).state_dict()
+    original = AutoModelForCausalLM.from_pretrained(done / "tiny").state_dict()
+    changed = {name for name in original if not torch.equal(original[name], edited[name])}
+    assert changed == {"model.layers.0.mlp.down_proj.weight", "model.layers.2.mlp.down_proj.weight"}
+
+
+def artifacts(folder):
+    names = ("results/tables/table3.csv", "results/records.parquet")
+    files = [folder / name for name in names] + sorted((folder / "results/deltas").rglob("*.safetensors"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    for seconds in (9, 14):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "all"],
+            cwd=folder,
+            env=environment(folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "results/tables/table3.csv").exists()
+    snakemake(folder, "--nolock", "all")
+    assert artifacts(folder) == artifacts(done)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: c.update(tokens=3), "config: tokens: Extra inputs are not permitted"),
+        (lambda c: c["models"]["tiny"].update(dtyp="x"), "models.tiny.dtyp: Extra inputs"),
+        (lambda c: c["experiment"].update(methods=["rome"]), "experiment.methods names 'rome'"),
+        (
+            lambda c: c["methods"]["memit"]["settings"]["region"].update(layers=[0, 2]),
+            "methods.memit for tiny/cities: region: layers must be consecutive",
+        ),
+        (
+            lambda c: c["methods"]["jeep"]["settings"]["high"].update(layers=[0]),
+            "the low region must lie below the high region",
+        ),
+        (lambda c: c["methods"]["jeep"].update(overrides={"none": {}}), "'none' is no model or model/dataset"),
+    ],
+)
+def test_a_bad_configuration_fails_before_the_dag(fresh, change, complaint):
+    try:
+        write_config(fresh, change)
+        status, output = snakemake(fresh, "-n", "all", check=False)
+    finally:
+        write_config(fresh)
+    assert status != 0
+    assert complaint in output
+    assert "Traceback" not in output
+    assert "Job stats" not in output
+
+
+def test_a_stages_error_is_one_line_and_a_status(tmp_path):
+    command = [sys.executable, "-m", "jeep", "evaluate", "--model", str(tmp_path), "--facts", "none.jsonl"]
+    command += ["--metrics", "zsre", "--out", str(tmp_path / "out.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
