@@ -87,7 +87,12 @@ def covariance(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.dtype, args.device)
     rows = sequences(model.tokenizer, texts(args.corpus), args.length, args.tokens)
     result, count = covariances(model, rows, args.layers, args.token_budget, args.tokens)
-    provenance = {"model": str(args.model), "corpus": str(args.corpus), "tokens": count, "length": args.length}
+    provenance = {
+        "model": str(args.model),
+        "corpus": str(args.corpus),
+        "tokens": count,
+        "length": args.length,
+    }
     write_tensors(args.out, {str(layer): matrix for layer, matrix in result.items()}, provenance)
 
 
@@ -135,7 +140,12 @@ def edit(args: argparse.Namespace) -> None:
         {int(layer): matrix for layer, matrix in statistics.items()},
         args.token_budget,
     )
-    provenance = {"editor": args.editor, "settings": args.settings, "edits": len(chosen), "left_out": unusable}
+    provenance = {
+        "editor": args.editor,
+        "settings": args.settings,
+        "edits": len(chosen),
+        "left_out": unusable,
+    }
     write_tensors(args.out, deltas, provenance)
 
 
@@ -271,7 +281,12 @@ def _parser() -> argparse.ArgumentParser:
         metrics=metrics,
         model={"help": "checkpoint folder, for its tokenizer"},
         limit={"type": int, "default": None, "help": "take the first N usable facts (default: all)"},
-        on_invalid={"type": str, "choices": ("error", "skip"), "default": "error", "help": "stop, or leave out"},
+        on_invalid={
+            "type": str,
+            "choices": ("error", "skip"),
+            "default": "error",
+            "help": "stop, or leave out",
+        },
         skipped={"help": "where the left-out records are listed, with reasons"},
         out=out,
     )
@@ -281,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint=True,
         corpus={"help": "corpus as JSON lines"},
         layers={"type": _layers, "help": "comma-separated layers"},
-        tokens={"type": int, "help": "number of tokens"},
+        tokens={"type": int, "default": None, "help": "number of tokens (default: the whole corpus)"},
         length={"type": int, "default": 256, "help": "longest sequence"},
         out=out,
     )
@@ -291,7 +306,11 @@ def _parser() -> argparse.ArgumentParser:
         facts=records,
         prefixes=sampled,
         spec={"type": json.loads, "help": "sites and optimization of the editor, as JSON"},
-        shard={"type": _shard, "default": (0, 1), "help": "I/N: every Nth fact, from the Ith on (default: all)"},
+        shard={
+            "type": _shard,
+            "default": (0, 1),
+            "help": "I/N: every Nth fact, from the Ith on (default: all)",
+        },
         out=out,
     )
     stage(
@@ -319,7 +338,11 @@ def _parser() -> argparse.ArgumentParser:
     stage(
         collect,
         records={"nargs": "+", "help": "per-record results"},
-        runs={"type": json.loads, "nargs": "+", "help": "for each of them, its model, data set, method, ... as JSON"},
+        runs={
+            "type": json.loads,
+            "nargs": "+",
+            "help": "for each of them, its model, data set, method, ... as JSON",
+        },
         out=out,
     )
     table = {"help": "results of the stage `collect`"}

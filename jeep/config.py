@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from jeep.editors import EDITORS, Editor, load_editor
 from jeep.errors import UserError
 from jeep.facts import Format
-from jeep.settings import Strict
+from jeep.settings import Dtype, Strict
 from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
 
 UNEDITED = "none"
@@ -25,7 +25,7 @@ class Model(Strict):
     """A causal language model: where it comes from and how it is run."""
 
     source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     device: str = "auto"
     """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
     label: str | None = None
@@ -65,10 +65,12 @@ class Demo(Strict):
 class Statistics(Strict):
     """How E[k kᵀ] is estimated."""
 
-    tokens: PositiveInt
-    """Number of corpus tokens."""
+    tokens: PositiveInt | None = None
+    """Number of corpus tokens; all where absent."""
     length: PositiveInt
     """Longest sequence; a longer article is cut."""
+    dtype: Dtype | None = None
+    """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
 
 
 class Method(Strict):
@@ -79,7 +81,7 @@ class Method(Strict):
     """Name in tables and figures."""
     settings: dict[str, Any]
     """Settings for every model and data set."""
-    overrides: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings that replace others, by `model` or `model/dataset`."""
 
 
@@ -91,7 +93,7 @@ class Experiment(Strict):
     methods: list[Name]
     edits: PositiveInt
     """Facts edited at once."""
-    curve: list[PositiveInt] = []
+    curve: list[PositiveInt] = Field(default_factory=list)
     """Further edit counts, for the curve over edit counts."""
 
 

@@ -29,9 +29,7 @@ def _articles(source: WheelSource | HubSource | PathSource) -> Iterator[dict[str
     elif isinstance(source, HubSource):
         from datasets import load_dataset
 
-        rows = load_dataset(
-            source.repository, source.subset, revision=source.revision, split="train", streaming=True
-        )
+        rows = load_dataset(source.repository, source.subset, revision=source.revision, split="train", streaming=True)
         for row in rows:
             yield _article(row["title"], row["text"], "")
     else:

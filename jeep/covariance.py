@@ -1,5 +1,6 @@
 """Uncentered covariance E[k kᵀ] of the input of W_O, for many layers in one pass over text (Eq. 10)."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -15,11 +16,11 @@ from jeep.models import EditableModel
 from jeep.tokens import encode
 
 
-def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int) -> Iterator[tuple[int, ...]]:
+def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None = None) -> Iterator[tuple[int, ...]]:
     """The texts' token ids, each cut to `length`, until `tokens` are reached."""
-    left = tokens
+    left = math.inf if tokens is None else tokens
     for text in texts:
-        ids = tuple(encode(tokenizer, text)[: min(length, left)])
+        ids = tuple(encode(tokenizer, text)[: int(min(length, left))])
         if ids:
             yield ids
             left -= len(ids)
@@ -29,7 +30,11 @@ def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int) -> Iter
 
 @torch.no_grad()
 def covariances(
-    model: EditableModel, rows: Iterable[Sequence[int]], layers: Sequence[int], token_budget: int, total: int
+    model: EditableModel,
+    rows: Iterable[Sequence[int]],
+    layers: Sequence[int],
+    token_budget: int,
+    total: int | None = None,
 ) -> tuple[dict[int, Float[Tensor, "d_in d_in"]], int]:
     """E[k kᵀ] of every layer in `layers`, k the input of the MLP's W_O at a token; and the number of tokens.
 

@@ -32,7 +32,7 @@ class Item:
 
 
 def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:
-    """The prompts that measure each fact. CounterFact facts without a true answer cannot be compared: see `usable`."""
+    """The prompts that measure each fact. A CounterFact fact needs a target_true."""
     for fact in facts:
         both = (fact.target_new, fact.target_true or "")
         own = both if metrics == "counterfact" else (fact.target_new,)
@@ -112,7 +112,10 @@ def _read_tokens(model: EditableModel, states: Tensor, tokens: Sequence[int]) ->
 
 
 def _continue(
-    model: EditableModel, packing: Packing, kept: dict[int, KeysValues], rows: list[tuple[int, tuple[int, ...]]]
+    model: EditableModel,
+    packing: Packing,
+    kept: dict[int, KeysValues],
+    rows: list[tuple[int, tuple[int, ...]]],
 ) -> Sequence[Tensor]:
     """Final states of all but the last token of each answer, behind its prompt's keys and values."""
     if not rows:
@@ -133,9 +136,7 @@ def _continue(
     return states.split(list(follow.lengths))
 
 
-def evaluate(
-    model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int
-) -> pd.DataFrame:
+def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int) -> pd.DataFrame:
     """One row per prompt: case_id, metric, number, value, and the mean log-probability of each answer.
 
     counterfact: value is 1 where the wanted answer has the greater mean token log-probability: the new one on edited

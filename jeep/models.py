@@ -148,9 +148,7 @@ class EditableModel:
             states = states + self.network.get_submodule(self.architecture.positions)(positions)
         return states
 
-    def run(
-        self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int
-    ) -> Float[Tensor, "n d"]:
+    def run(self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int) -> Float[Tensor, "n d"]:
         """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
         inputs = self._positions(states, packing)
         states = states[None]

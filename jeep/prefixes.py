@@ -24,7 +24,9 @@ def sample_prefixes(model: EditableModel, seed: int, tokens: int = 10, top_k: in
         ids = encode(model.tokenizer, opener)
         for _ in range(tokens):
             packing = Packing([len(ids)], model.device, model.norm.weight.dtype)
-            states = model.run(model.embed(flat([tuple(ids)], model.device), packing.positions), packing, 0, model.depth - 1)
+            states = model.run(
+                model.embed(flat([tuple(ids)], model.device), packing.positions), packing, 0, model.depth - 1
+            )
             top = model.logits(states[-1:])[0].cpu().topk(top_k)
             choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)
             ids.append(int(top.indices[choice]))

@@ -2,10 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 Position = Literal["subject_last", "prediction"]
 Place = Literal["output", "mlp", "attention"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 Preset = Literal["paper", "release"]
 
 

@@ -73,7 +73,8 @@ class TrainedSource(Strict):
 
 class _Any(Strict):
     source: Annotated[
-        WheelSource | HubSource | PathSource | UrlSource | DemoSource | TrainedSource, Field(discriminator="kind")
+        WheelSource | HubSource | PathSource | UrlSource | DemoSource | TrainedSource,
+        Field(discriminator="kind"),
     ]
 
 

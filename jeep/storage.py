@@ -55,11 +55,9 @@ def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
 
 def read_jsonl(path: Path | str) -> Iterator[dict]:
     """Yield the objects of a JSON-lines file. Raises UserError with the line's number where one is broken."""
-    try:
-        file = Path(path).open(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    with file:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -25,15 +25,12 @@ def collect(records: Sequence[Path], runs: Sequence[Mapping[str, object]], out: 
 def _metrics(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Metrics of each run, in the order the runs stand in; the mean over seeds is taken within a record."""
     groups = [
-        summarize(group).assign(**dict(zip(by, key, strict=True)))
-        for key, group in records.groupby(by, sort=False)
+        summarize(group).assign(**dict(zip(by, key, strict=True))) for key, group in records.groupby(by, sort=False)
     ]
     return pd.concat(groups, ignore_index=True)
 
 
-def write_table(
-    records: Path, artifact: str, datasets: Sequence[str], labels: Labels, edits: int, out: Path
-) -> None:
+def write_table(records: Path, artifact: str, datasets: Sequence[str], labels: Labels, edits: int, out: Path) -> None:
     """Write `out` (CSV, one row per value) and beside it the same as Markdown and LaTeX.
 
     Raises UserError when there are no results for these data sets.
@@ -41,7 +38,9 @@ def write_table(
     results = pd.read_parquet(records)
     results = results[results["dataset"].isin(datasets) & (results["edits"] == edits)]
     if results.empty:
-        raise UserError(f"{artifact}: no results with {edits} edits for the data sets {', '.join(datasets) or '(none)'}")
+        raise UserError(
+            f"{artifact}: no results with {edits} edits for the data sets {', '.join(datasets) or '(none)'}"
+        )
     table = _metrics(results, RUN).assign(artifact=artifact)[COLUMNS].round({"value": 1, "ci95": 1})
     presets = results.drop_duplicates(RUN).set_index(RUN)["preset"]
     caption = f"{edits} simultaneous edits; 95 % half-widths over records; presets: {_presets(presets)}."

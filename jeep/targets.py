@@ -96,9 +96,7 @@ class _Problem:
         ]
         if kl and any(site.position == "subject_last" for site in sites):
             self.rows += [_Row(number, request.kl_prompt, ()) for number, request in enumerate(requests)]
-        self.starts = [
-            min(row.prompt.position(site.position) for site in sites if row.has(site)) for row in self.rows
-        ]
+        self.starts = [min(row.prompt.position(site.position) for site in sites if row.has(site)) for row in self.rows]
         self._measure()
 
     @torch.no_grad()
@@ -174,7 +172,12 @@ class _Selection:
         for number, row in enumerate(rows):
             bare.setdefault(row.request, number)
         self.bare_index = [
-            tensor([place[bare[a]][0] + place[bare[a]][2].prompt.position(site.position) - place[bare[a]][1] for a in active])
+            tensor(
+                [
+                    place[bare[a]][0] + place[bare[a]][2].prompt.position(site.position) - place[bare[a]][1]
+                    for a in active
+                ]
+            )
             for site in problem.sites
         ]
 

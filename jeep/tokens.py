@@ -71,9 +71,7 @@ def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
     Read off the tokens behind an anchor word, so that a tokenizer that marks word starts itself (metaspace) does not
     get its space twice. Raises UserError for an answer that has no tokens.
     """
-    encoding = tokenizer(
-        f"{_ANCHOR} {answer.strip()}", return_offsets_mapping=True, add_special_tokens=False
-    )
+    encoding = tokenizer(f"{_ANCHOR} {answer.strip()}", return_offsets_mapping=True, add_special_tokens=False)
     ids = tuple(
         token
         for token, (_, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)

@@ -97,9 +97,7 @@ class Search:
         return [found[fact.case_id] for fact in self.facts]
 
     def _score(self, editor: Editor, targets: list[Target]) -> dict[str, float]:
-        deltas = editor.edit(
-            self.model, self.facts, self.prefixes, targets, self.covariance, self.token_budget
-        )
+        deltas = editor.edit(self.model, self.facts, self.prefixes, targets, self.covariance, self.token_budget)
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
             summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget))

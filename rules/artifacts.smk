@@ -6,15 +6,19 @@ rule table:
     input:
         "results/records.parquet",
     output:
-        csv=report("results/tables/{artifact}.csv", caption="../report/table.rst", category="Tables"),
+        csv=report(
+            "results/tables/{artifact}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
         markdown="results/tables/{artifact}.md",
         latex="results/tables/{artifact}.tex",
-    wildcard_constraints:
-        artifact=alternatives(TABLES),
     log:
         "logs/table/{artifact}.log",
     benchmark:
         "results/benchmarks/table/{artifact}.tsv"
+    wildcard_constraints:
+        artifact=alternatives(TABLES),
     conda:
         "../envs/jeep.yaml"
     params:
@@ -33,7 +37,11 @@ rule curve:
     input:
         "results/records.parquet",
     output:
-        csv=report("results/tables/curve.csv", caption="../report/curve.rst", category="Tables"),
+        csv=report(
+            "results/tables/curve.csv",
+            caption="../report/curve.rst",
+            category="Tables",
+        ),
         markdown="results/tables/curve.md",
     log:
         "logs/curve.log",

@@ -40,7 +40,9 @@ def source_json(source):
 
 def trained_models():
     """Models that the pipeline trains itself."""
-    return [name for name, model in CONFIG.models.items() if model.source.kind == "trained"]
+    return [
+        name for name, model in CONFIG.models.items() if model.source.kind == "trained"
+    ]
 
 
 def model_source(wildcards):
@@ -58,11 +60,16 @@ def package_source(wildcards):
 
 
 def demo_packages():
-    return [f"results/packages/{name}.whl" for name in (CONFIG.demo.packages if CONFIG.demo else {})]
+    return [
+        f"results/packages/{name}.whl"
+        for name in (CONFIG.demo.packages if CONFIG.demo else {})
+    ]
 
 
 def demo_package_arguments(wildcards, input):
-    return [f"{name}={path}" for name, path in zip(CONFIG.demo.packages, input.packages)]
+    return [
+        f"{name}={path}" for name, path in zip(CONFIG.demo.packages, input.packages)
+    ]
 
 
 def corpus_articles(wildcards):
@@ -71,7 +78,11 @@ def corpus_articles(wildcards):
 
 def downloaded_datasets():
     """Data sets that come from the web."""
-    return [name for name, dataset in CONFIG.datasets.items() if dataset.source.kind == "url"]
+    return [
+        name
+        for name, dataset in CONFIG.datasets.items()
+        if dataset.source.kind == "url"
+    ]
 
 
 def dataset_source(wildcards):
@@ -83,14 +94,22 @@ def dataset_input(wildcards):
     source = CONFIG.datasets[wildcards.dataset].source
     if source.kind == "demo":
         return "results/demo"
-    return str(source.path) if source.kind == "path" else f"results/downloads/{wildcards.dataset}"
+    return (
+        str(source.path)
+        if source.kind == "path"
+        else f"results/downloads/{wildcards.dataset}"
+    )
 
 
 def dataset_file(wildcards):
     """The very file: the demo is a folder of several."""
     source = CONFIG.datasets[wildcards.dataset].source
     folder = dataset_input(wildcards)
-    return f"{folder}/{source.set}-{source.split}.jsonl" if source.kind == "demo" else folder
+    return (
+        f"{folder}/{source.set}-{source.split}.jsonl"
+        if source.kind == "demo"
+        else folder
+    )
 
 
 def dataset_field(name):
@@ -123,16 +142,35 @@ def editor_settings(wildcards):
 
 def target_spec(wildcards):
     editor = editor_of(wildcards)
-    return TargetSpec(sites=editor.sites, optimization=editor.optimization).model_dump_json()
+    return TargetSpec(
+        sites=editor.sites, optimization=editor.optimization
+    ).model_dump_json()
+
+
+def run_options(model, dtype=None):
+    """Precision, device and batch size of a job that runs a model."""
+    entry = CONFIG.models[model]
+    return f"--dtype {dtype or entry.dtype} --device {entry.device} --token-budget {CONFIG.token_budget}"
 
 
 def model_options(wildcards):
-    """Precision, device and batch size of a job that runs the model."""
-    model = CONFIG.models[wildcards.model]
-    dtype = model.dtype
-    if getattr(wildcards, "method", UNEDITED) != UNEDITED and hasattr(wildcards, "dataset"):
-        dtype = editor_of(wildcards).dtype or dtype
-    return f"--dtype {dtype} --device {model.device} --token-budget {CONFIG.token_budget}"
+    return run_options(wildcards.model)
+
+
+def editing_options(wildcards):
+    """As `model_options`, in the precision of the method."""
+    if wildcards.method == UNEDITED:
+        return run_options(wildcards.model)
+    return run_options(wildcards.model, editor_of(wildcards).dtype)
+
+
+def statistics_options(wildcards):
+    """As `model_options`, in the precision of the statistics, and how much text."""
+    entry = CONFIG.statistics_of(wildcards.model)
+    tokens = f"--tokens {entry.tokens}" if entry.tokens else ""
+    return (
+        f"{run_options(wildcards.model, entry.dtype)} --length {entry.length} {tokens}"
+    )
 
 
 def edited_layers(model, methods, datasets):
@@ -151,15 +189,6 @@ def edited_layers(model, methods, datasets):
 def covariance_layers(wildcards):
     layers = edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets)
     return ",".join(map(str, layers))
-
-
-def statistics_field(name):
-    """A params function for one field of a model's statistics."""
-
-    def field(wildcards):
-        return getattr(CONFIG.statistics_of(wildcards.model), name)
-
-    return field
 
 
 def target_shards(wildcards):
@@ -206,7 +235,13 @@ def edit_code(wildcards):
 def runs():
     """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
     return [
-        {"model": model, "dataset": dataset, "method": method, "seed": seed, "edits": edits}
+        {
+            "model": model,
+            "dataset": dataset,
+            "method": method,
+            "seed": seed,
+            "edits": edits,
+        }
         for dataset in EXPERIMENT.datasets
         for model in EXPERIMENT.models
         for method in EXPERIMENT.methods
@@ -234,7 +269,11 @@ def run_names(wildcards):
 def labels(wildcards):
     """Names for tables and figures."""
     kinds = {
-        kind: {name: entry.label for name, entry in getattr(CONFIG, kind).items() if entry.label}
+        kind: {
+            name: entry.label
+            for name, entry in getattr(CONFIG, kind).items()
+            if entry.label
+        }
         for kind in ("models", "datasets", "methods")
     }
     kinds["methods"][UNEDITED] = "unedited"
@@ -246,7 +285,11 @@ TABLES = {"table2": "zsre", "table3": "counterfact"}
 
 def datasets_of(artifact):
     """The experiment's data sets that belong in a table."""
-    return [name for name in EXPERIMENT.datasets if CONFIG.datasets[name].metrics == TABLES[artifact]]
+    return [
+        name
+        for name in EXPERIMENT.datasets
+        if CONFIG.datasets[name].metrics == TABLES[artifact]
+    ]
 
 
 def table_datasets(wildcards):
@@ -254,7 +297,9 @@ def table_datasets(wildcards):
 
 
 def artifact_files():
-    tables = [f"results/tables/{artifact}.csv" for artifact in TABLES if datasets_of(artifact)]
+    tables = [
+        f"results/tables/{artifact}.csv" for artifact in TABLES if datasets_of(artifact)
+    ]
     return tables + (["results/tables/curve.csv"] if len(COUNTS) > 1 else [])
 
 
@@ -269,7 +314,9 @@ def tuning_space(wildcards):
 
 def tuning_layers(wildcards):
     """All layers in the search space of a model, beside those in use."""
-    layers = set(edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets))
+    layers = set(
+        edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets)
+    )
     for space in CONFIG.tuning.space[wildcards.model].values():
         for path, values in space.items():
             if path.split(".")[-1] == "layers":

@@ -15,13 +15,13 @@ rule targets:
         "results/benchmarks/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        gpu=1,
     params:
-        options=model_options,
+        options=editing_options,
         spec=target_spec,
         shards=CONFIG.shards,
         code=code_digest("jeep.__main__:targets"),
-    resources:
-        gpu=1,
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --spec {params.spec:q} --shard {wildcards.shard}/{params.shards}"
@@ -44,14 +44,14 @@ rule edit:
         "results/benchmarks/edit/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        gpu=1,
     params:
-        options=model_options,
+        options=editing_options,
         editor=editor_name,
         settings=editor_settings,
         covariance=covariance_option,
         code=edit_code,
-    resources:
-        gpu=1,
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance}"
@@ -73,7 +73,7 @@ rule checkpoint:
     conda:
         "../envs/jeep.yaml"
     params:
-        options=model_options,
+        options=editing_options,
         code=code_digest("jeep.__main__:apply"),
     shell:
         "python -m jeep apply --model {input.model:q} {params.options} --deltas {input.deltas:q}"

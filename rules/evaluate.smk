@@ -15,13 +15,13 @@ rule evaluate:
         "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        gpu=1,
     params:
-        options=model_options,
+        options=editing_options,
         metrics=dataset_field("metrics"),
         deltas=deltas_option,
         code=code_digest("jeep.__main__:evaluate"),
-    resources:
-        gpu=1,
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} {params.deltas} --edits {wildcards.edits}"

@@ -7,12 +7,12 @@ rule fetch_model:
         model_path,
     output:
         directory("results/models/{model}"),
-    wildcard_constraints:
-        model=alternatives(set(CONFIG.models) - set(trained_models())),
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
         "results/benchmarks/fetch_model/{model}.tsv"
+    wildcard_constraints:
+        model=alternatives(set(CONFIG.models) - set(trained_models())),
     conda:
         "../envs/jeep.yaml"
     params:
@@ -29,12 +29,12 @@ rule train_model:
         corpus="results/corpus/wikipedia.jsonl",
     output:
         directory("results/models/{model}"),
-    wildcard_constraints:
-        model=alternatives(trained_models()),
     log:
         "logs/train_model/{model}.log",
     benchmark:
         "results/benchmarks/train_model/{model}.tsv"
+    wildcard_constraints:
+        model=alternatives(trained_models()),
     conda:
         "../envs/jeep.yaml"
     params:
@@ -107,12 +107,12 @@ rule download_dataset:
     """IN: a URL. OUT: the file."""
     output:
         "results/downloads/{dataset}",
-    wildcard_constraints:
-        dataset=alternatives(downloaded_datasets()),
     log:
         "logs/download_dataset/{dataset}.log",
     benchmark:
         "results/benchmarks/download_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=alternatives(downloaded_datasets()),
     conda:
         "../envs/jeep.yaml"
     params:
@@ -161,11 +161,11 @@ rule prefixes:
         "results/benchmarks/prefixes/{model}/seed{seed}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        gpu=1,
     params:
         options=model_options,
         code=code_digest("jeep.__main__:prefixes"),
-    resources:
-        gpu=1,
     shell:
         "python -m jeep prefixes --model {input.model:q} {params.options} --seed {wildcards.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
@@ -184,15 +184,12 @@ rule covariance:
         "results/benchmarks/covariance/{model}.tsv"
     conda:
         "../envs/jeep.yaml"
-    params:
-        options=model_options,
-        layers=covariance_layers,
-        tokens=statistics_field("tokens"),
-        length=statistics_field("length"),
-        code=code_digest("jeep.__main__:covariance"),
     resources:
         gpu=1,
+    params:
+        options=statistics_options,
+        layers=covariance_layers,
+        code=code_digest("jeep.__main__:covariance"),
     shell:
         "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
-        " --layers {params.layers} --tokens {params.tokens} --length {params.length}"
-        " --out {output:q} 2> >(tee {log:q} >&2)"
+        " --layers {params.layers} --out {output:q} 2> >(tee {log:q} >&2)"

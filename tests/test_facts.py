@@ -44,7 +44,12 @@ def only(tmp_path, row, form):
 
 def test_counterfact(tmp_path):
     fact = only(tmp_path, COUNTERFACT, "counterfact")
-    assert (fact.case_id, fact.prompt, fact.target_new, fact.target_true) == ("7", "Paris lies in", "Italy", "France")
+    assert (fact.case_id, fact.prompt, fact.target_new, fact.target_true) == (
+        "7",
+        "Paris lies in",
+        "Italy",
+        "France",
+    )
     assert [(q.prompt, q.answer) for q in fact.unrelated] == [("Lyon lies in", "France")]
 
 

@@ -38,12 +38,8 @@ def test_target_vectors_equal_the_released_codes(name, smollm2):
     if not (folder / "released.npz").is_file():
         pytest.skip("the reference vectors (released.npz) are not beside the checkout")
     inputs, released = json.loads((folder / "inputs.json").read_text()), np.load(folder / "released.npz")
-    facts = [
-        Fact(str(r["case_id"]), r["subject"], r["prompt"], "", r["target_new"]["str"]) for r in inputs["requests"]
-    ]
-    requests = [
-        Request.of(smollm2.tokenizer, fact, inputs["templates"]) for fact in facts if fact.case_id in CASES
-    ]
+    facts = [Fact(str(r["case_id"]), r["subject"], r["prompt"], "", r["target_new"]["str"]) for r in inputs["requests"]]
+    requests = [Request.of(smollm2.tokenizer, fact, inputs["templates"]) for fact in facts if fact.case_id in CASES]
     editor = load_editor(name, {"preset": "release", **EDITORS[name]})
     found = {
         t.case_id: t for batch in optimize(smollm2, requests, editor.sites, editor.optimization, 2048) for t in batch

@@ -83,9 +83,7 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
     targets = [Target(f.case_id, v, v, [1.0], [0.5]) for f, v in zip(chosen, values, strict=True)]
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
 
-    ours = write_regions(
-        model, chosen, prefixes, targets, editor.placements, covariance, pool="mean", token_budget=40
-    )
+    ours = write_regions(model, chosen, prefixes, targets, editor.placements, covariance, pool="mean", token_budget=40)
 
     prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in chosen]
     plain = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
@@ -102,9 +100,7 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     model = EditableModel(random_network("llama"), byte_level)
     fact, covariance = facts[0], covariance_of(64)
     value = torch.ones(1, 32)
-    editor = load_editor(
-        "memit", {"optimization": OPTIMIZATION, "region": {**REGION, "layers": [1], "spread": "even"}}
-    )
+    editor = load_editor("memit", {"optimization": OPTIMIZATION, "region": {**REGION, "layers": [1], "spread": "even"}})
     rows = [locate(byte_level, fact, prefix) for prefix in prefixes]
     keys = [read(model_network(), p.ids, 1, "mlp", p.subject_last, inputs=True) for p in rows]
     key = (keys[0] + (keys[1] + keys[2]) / 2) / 2

@@ -107,7 +107,9 @@ def test_low_precision_stays_close(architecture, dtype, byte_level, facts, prefi
     requests = requests_of(byte_level, facts, prefixes)[:2]
     settings = Optimization(steps=3)
     for one, other in zip(
-        run(exact, requests, SITES["memit"], settings), run(rough, requests, SITES["memit"], settings), strict=True
+        run(exact, requests, SITES["memit"], settings),
+        run(rough, requests, SITES["memit"], settings),
+        strict=True,
     ):
         assert other.finite
         assert (one.states - other.states).norm() / one.states.norm() < 0.05

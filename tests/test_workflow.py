@@ -49,7 +49,12 @@ CONFIG = {
             "settings": {"optimization": {"steps": 5}, "low": region([0]), "high": region([2])},
         },
     },
-    "experiment": {"models": ["tiny"], "datasets": ["cities"], "methods": ["none", "memit", "jeep"], "edits": 6},
+    "experiment": {
+        "models": ["tiny"],
+        "datasets": ["cities"],
+        "methods": ["none", "memit", "jeep"],
+        "edits": 6,
+    },
 }
 
 
@@ -231,7 +236,10 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
             lambda c: c["methods"]["jeep"]["settings"]["high"].update(layers=[0]),
             "the low region must lie below the high region",
         ),
-        (lambda c: c["methods"]["jeep"].update(overrides={"none": {}}), "'none' is no model or model/dataset"),
+        (
+            lambda c: c["methods"]["jeep"].update(overrides={"none": {}}),
+            "'none' is no model or model/dataset",
+        ),
     ],
 )
 def test_a_bad_configuration_fails_before_the_dag(fresh, change, complaint):

@@ -35,9 +35,7 @@ def _triples(wheels: Mapping[str, Path]) -> list[knowledge.Triple]:
             for package, members in _MEMBERS.items()
             for name, member in members.items()
         }
-        states = {
-            code: row["name"] for code, row in json.loads(files["states"].read_text(encoding="utf-8")).items()
-        }
+        states = {code: row["name"] for code, row in json.loads(files["states"].read_text(encoding="utf-8")).items()}
         return knowledge.unambiguous(
             [
                 *knowledge.countries(files["countries"]),

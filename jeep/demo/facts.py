@@ -81,7 +81,10 @@ def counterfactual(triples: Sequence[Triple], openers: Sequence[str], generator:
                 f"{opener} {relation.paraphrase.replace('{}', triple.subject)}",
             ),
             unrelated=tuple(
-                Question(generator.choice((relation.prompt, relation.paraphrase)).replace("{}", other), triple.object)
+                Question(
+                    generator.choice((relation.prompt, relation.paraphrase)).replace("{}", other),
+                    triple.object,
+                )
                 for other in generator.sample(others, NEIGHBOURS)
             ),
         )

@@ -21,10 +21,11 @@ SEQUENCE = 64
 _IGNORE = -100
 
 
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of its own."""
+def nano_tokenizer(statements: Sequence[dict], texts: Sequence[str], source: TrainedSource) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the model's own, trained on the statements and a part of the corpus."""
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=[END], show_progress=False)
+    lines = [f"{row['prompt']} {row['answer']}" for row in statements] + list(texts[:2000])
+    tokenizer.train_from_iterator(lines, vocab_size=source.vocabulary, special_tokens=[END], show_progress=False)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, bos_token=None)
 
 
@@ -87,9 +88,7 @@ def train(
     In a statement only the answer is learnt; in Wikipedia text, every token. Reports the share of statements whose
     whole answer is the argmax under teacher forcing, and writes it to knowledge.json in the folder.
     """
-    tokenizer = train_tokenizer(
-        [f"{row['prompt']} {row['answer']}" for row in statements] + list(texts[:2000]), source.vocabulary
-    )
+    tokenizer = nano_tokenizer(statements, texts, source)
     model = build_model(source, tokenizer, seed)
     end = tokenizer.eos_token_id
     known = [(tokenizer(row["prompt"]).input_ids, tokenizer(f" {row['answer']}").input_ids) for row in statements]

@@ -9,6 +9,11 @@ from jeep.editors.base import Editor
 EDITORS = ("jeep", "memit")
 
 
+def load_editor_class(name: str) -> type[Editor]:
+    """The class of the editor `name`."""
+    return import_module(f"jeep.editors.{name}").EDITOR
+
+
 def load_editor(name: str, settings: Mapping[str, Any]) -> Editor:
     """The editor `name` with these settings. Raises pydantic.ValidationError when they do not fit it."""
-    return import_module(f"jeep.editors.{name}").EDITOR.model_validate(settings)
+    return load_editor_class(name).model_validate(settings)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from jeep.settings import Optimization, Placement, Preset, Site, Strict
+from jeep.settings import Dtype, Optimization, Placement, Preset, Site, Strict
 
 if TYPE_CHECKING:  # torch stays out of the DAG
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Editor(Strict):
 
     preset: Preset = "paper"
     """paper: as the paper's text has it; release: as the authors' released code computes."""
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    dtype: Dtype | None = None
     """Precision of the edit and of its evaluation; the model's where absent."""
 
     @property

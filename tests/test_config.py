@@ -1,0 +1,62 @@
+"""The configuration files that are shipped, their documentation, and the environments."""
+
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from jeep.config import load_config
+from jeep.config_docs import render
+from jeep.editors import EDITORS, load_editor
+from jeep.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["config", "paper"])
+def test_shipped_configurations_are_valid(name):
+    config = load_config(ROOT / "config" / f"{name}.yaml")
+    for model in config.experiment.models:
+        for dataset in config.experiment.datasets:
+            for method in config.experiment.methods[1:]:
+                assert config.editor(method, model, dataset).covariance_layers
+
+
+def test_the_papers_settings_of_jeep():
+    """Appendix D.7: LLaMA on zsRE differs from Multi-CounterFact in γ*, λ′ and λ*."""
+    config = load_config(ROOT / "config" / "paper.yaml")
+    mcf, zsre = (config.editor("jeep", "llama", dataset) for dataset in ("mcf", "zsre"))
+    assert (mcf.low.clamp, mcf.high.clamp, mcf.low.prior, mcf.high.prior) == (1, 0.25, 2500, 1000)
+    assert (zsre.low.clamp, zsre.high.clamp, zsre.low.prior, zsre.high.prior) == (1, 0.7, 6000, 3000)
+    assert mcf.covariance_layers == (5, 6, 7, 8, 9, 10, 22, 23, 24)
+    assert mcf.dtype == "float16"
+
+
+def test_the_documentation_of_the_configuration_is_up_to_date():
+    assert (ROOT / "config" / "README.md").read_text(encoding="utf-8") == render(), (
+        "run: python -m jeep.config_docs > config/README.md"
+    )
+
+
+def test_conda_has_the_requirements_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "envs" / "jeep.yaml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == project["dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("seeds: [", "not valid YAML"), ("- a", "expected a mapping"), ("seeds: []", "seeds")],
+)
+def test_a_bad_file_is_one_line(tmp_path, text, complaint):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_editor_can_be_looked_up():
+    for name in EDITORS:
+        with pytest.raises(ValueError, match="optimization"):
+            load_editor(name, {})

@@ -1,0 +1,137 @@
+"""The demo's data sets and the small model that is trained on them."""
+
+import collections
+
+import pytest
+import torch
+from conftest import city_facts
+
+from jeep.demo.facts import choose, counterfactual, questions, split_of, statements
+from jeep.demo.knowledge import Triple, unambiguous
+from jeep.demo.nano import train
+from jeep.demo.relations import RELATIONS
+from jeep.facts import load_facts
+from jeep.models import load_model
+from jeep.sources import TrainedSource
+from jeep.storage import read_json
+
+
+@pytest.fixture(scope="module")
+def sets(demo_folder):
+    return {
+        (name, split): load_facts(demo_folder / "facts" / f"{name}-{split}.jsonl")
+        for name in ("mcf", "zsre")
+        for split in ("dev", "train", "eval")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mcf", "zsre"])
+def test_there_are_enough_facts_of_enough_relations(sets, name):
+    facts = [fact for (its, _), part in sets.items() if its == name for fact in part]
+    assert len(facts) >= 1000
+    assert len({fact.relation for fact in facts}) >= 12
+    assert min(len(sets[name, split]) for split in ("dev", "train", "eval")) >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mcf", "zsre"])
+def test_subjects_are_disjoint_between_splits(sets, name):
+    subjects = [{fact.subject for fact in sets[name, split]} for split in ("dev", "train", "eval")]
+    assert sum(map(len, subjects)) == len(set.union(*subjects))
+
+
+@pytest.mark.slow
+def test_counterfactual_records_are_formed_as_counterfact(sets):
+    facts = [fact for (name, _), part in sets.items() if name == "mcf" for fact in part]
+    objects = collections.defaultdict(set)
+    for fact in facts:
+        objects[fact.relation].add(fact.target_true)
+    for fact in facts:
+        first, second = fact.paraphrases
+        assert second.endswith(f". {first}")
+        assert fact.subject in first
+        assert fact.target_new != fact.target_true
+        assert fact.target_new in objects[fact.relation]
+        assert len({question.prompt for question in fact.unrelated}) == 10
+        assert {question.answer for question in fact.unrelated} == {fact.target_true}
+        assert not any(question.prompt == fact.prompt for question in fact.unrelated)
+
+
+@pytest.mark.slow
+def test_questions_ask_something_unrelated(sets):
+    for (name, _), part in sets.items():
+        for fact in part if name == "zsre" else []:
+            assert len(fact.paraphrases) == len(fact.unrelated) == 1
+            assert fact.subject in fact.paraphrases[0]
+            assert fact.prompt.endswith("?")
+
+
+TRIPLES = [
+    Triple(f"City {n}", "city_country", country) for country in ("France", "Italy", "Chad") for n in range(25)
+] + [Triple("Lone", "city_country", "Malta")]
+
+
+def test_an_ambiguous_subject_is_left_out():
+    triples = [Triple("A", "city_country", "X"), Triple("A", "city_country", "Y"), Triple("B", "city_country", "X")]
+    assert unambiguous(triples) == [triples[2]]
+
+
+def test_objects_without_enough_neighbours_are_left_out():
+    import random
+
+    chosen = choose(TRIPLES, random.Random(0))
+    assert {triple.object for triple in chosen} == {"France", "Italy", "Chad"}
+    facts = list(counterfactual(chosen, ["A short sentence of no importance."], random.Random(0)))
+    assert all(len(fact.unrelated) == 10 for fact in facts)
+
+
+def test_questions_come_from_other_relations():
+    import random
+
+    triples = [Triple("France", "country_capital", "Paris"), Triple("Iron", "element_symbol", "Fe")]
+    facts = list(questions(triples, random.Random(0)))
+    assert [fact.unrelated[0].answer for fact in facts] == ["Fe", "Paris"]
+
+
+def test_split_depends_on_the_subject_alone():
+    shares = collections.Counter(split_of(f"subject {n}") for n in range(2000))
+    assert {name: round(count / 2000, 1) for name, count in shares.items()} == {"dev": 0.2, "train": 0.4, "eval": 0.4}
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.name)
+def test_templates_have_one_place_for_the_subject(relation):
+    assert [form.count("{}") for form in (relation.prompt, relation.paraphrase)] == [1, 1]
+    assert [form.count("{}") for form in (relation.question, relation.rephrase)] == [1, 1]
+    assert relation.question.endswith("?")
+    assert relation.rephrase.endswith("?")
+
+
+def test_a_small_model_learns_its_statements(tmp_path):
+    triples = [Triple(fact.subject, "city_country", fact.target_true) for fact in city_facts()]
+    rows = [
+        {"relation": triple.relation, "prompt": prompt, "answer": answer}
+        for triple in triples
+        for prompt, answer in statements(triple)
+    ]
+    source = TrainedSource(
+        kind="trained",
+        layers=2,
+        width=64,
+        heads=4,
+        vocabulary=400,
+        steps=120,
+        tokens_per_step=512,
+        learning_rate=0.005,
+        corpus_share=0.25,
+    )
+    texts = ["Paris is a city. Rome is another city, far away from the sea and from the north."] * 20
+    knowledge = train(source, rows, texts, 0, tmp_path / "nano")
+    assert knowledge["statements"] == len(rows)
+    assert knowledge["known"] > 0.9
+    assert read_json(tmp_path / "nano" / "knowledge.json") == knowledge
+    assert load_model(tmp_path / "nano", device="cpu").parallel
+    again = train(source, rows, texts, 0, tmp_path / "again")
+    assert again == knowledge
+    one, two = (load_model(tmp_path / name, device="cpu").network.state_dict() for name in ("nano", "again"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
