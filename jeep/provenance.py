@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parent
 def code_digest(*entries: str) -> str:
     """Digest of the syntax trees of modules of this package and of all modules of it that they import.
 
-    An entry is a module ("jeep.targets") or a function of one ("jeep.__main__:targets"), which stands for itself and
+    An entry is a module ("jeep.targets") or a function of one ("jeep.stages:targets"), which stands for itself and
     what it imports. Comments, formatting and docstrings change nothing.
     """
     digest = hashlib.sha256()

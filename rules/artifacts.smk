@@ -25,7 +25,7 @@ rule table:
         datasets=table_datasets,
         labels=labels,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.__main__:tables"),
+        code=code_digest("jeep.stages:tables"),
     shell:
         "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
         " --datasets {params.datasets:q} --labels {params.labels:q} --edits {params.edits}"
@@ -51,6 +51,6 @@ rule curve:
         "../envs/jeep.yaml"
     params:
         labels=labels,
-        code=code_digest("jeep.__main__:curve"),
+        code=code_digest("jeep.stages:curve"),
     shell:
         "python -m jeep curve --records {input:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"

@@ -229,7 +229,7 @@ def deltas_option(wildcards, input):
 
 def edit_code(wildcards):
     """Digest of the code of an edit: the stage's and the method's own file."""
-    return code_digest("jeep.__main__:edit", f"jeep.editors.{editor_name(wildcards)}")
+    return code_digest("jeep.stages:edit", f"jeep.editors.{editor_name(wildcards)}")
 
 
 def runs():

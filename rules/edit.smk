@@ -21,7 +21,7 @@ rule targets:
         options=editing_options,
         spec=target_spec,
         shards=CONFIG.shards,
-        code=code_digest("jeep.__main__:targets"),
+        code=code_digest("jeep.stages:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --spec {params.spec:q} --shard {wildcards.shard}/{params.shards}"
@@ -74,7 +74,7 @@ rule checkpoint:
         "../envs/jeep.yaml"
     params:
         options=editing_options,
-        code=code_digest("jeep.__main__:apply"),
+        code=code_digest("jeep.stages:apply"),
     shell:
         "python -m jeep apply --model {input.model:q} {params.options} --deltas {input.deltas:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"

