@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -194,6 +195,12 @@ def test_an_edited_checkpoint_is_an_ordinary_one(done):
     original = AutoModelForCausalLM.from_pretrained(done / "tiny").state_dict()
     changed = {name for name in original if not torch.equal(original[name], edited[name])}
     assert changed == {"model.layers.0.mlp.down_proj.weight", "model.layers.2.mlp.down_proj.weight"}
+
+
+def test_the_report_holds_the_table(done):
+    snakemake(done, "--report", "report.zip")
+    with zipfile.ZipFile(done / "report.zip") as archive:
+        assert any(name.endswith("table3.csv") for name in archive.namelist())
 
 
 def artifacts(folder):

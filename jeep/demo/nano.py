@@ -82,7 +82,7 @@ def _loss(model: GPTJForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
 
 def train(
     source: TrainedSource, statements: Sequence[dict], texts: Sequence[str], seed: int, out: Path
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Train tokenizer and model, write a checkpoint folder to `out`, and return what the model knows.
 
     In a statement only the answer is learnt; in Wikipedia text, every token. Reports the share of statements whose
