@@ -15,7 +15,8 @@ from jeep.facts import Fact
 from jeep.models import EditableModel
 from jeep.settings import TargetSpec
 from jeep.storage import read_tensors, write_tensors
-from jeep.targets import Request, Target, optimize
+from jeep.targets import Target, optimize
+from jeep.tokens import Request
 
 
 def optimize_shard(

@@ -1,5 +1,6 @@
 """Where things are in a tokenised prompt: the subject's last token, the prediction position, the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jeep.errors import UserError
@@ -80,3 +81,23 @@ def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
     if not answer.strip() or not ids:
         raise UserError(f"the answer {answer!r} has no tokens")
     return ids
+
+
+@dataclass(frozen=True)
+class Request:
+    """A fact with its rewriting prompts (the first one bare) and its KL prompt, tokenised."""
+
+    case_id: str
+    prompts: tuple[Prompt, ...]
+    kl_prompt: Prompt
+    answer: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer, fact: Fact, prefixes: Sequence[str]) -> "Request":
+        """Tokenise a fact under every prefix. Raises InvalidFact where the subject cannot be located."""
+        return cls(
+            fact.case_id,
+            tuple(locate(tokenizer, fact, prefix) for prefix in prefixes),
+            locate_subject(tokenizer, fact),
+            encode_answer(tokenizer, fact.target_new),
+        )

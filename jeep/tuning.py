@@ -14,7 +14,8 @@ from jeep.evaluate import Metrics, evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
-from jeep.targets import Request, Target, optimize
+from jeep.targets import Target, optimize
+from jeep.tokens import Request
 
 Space = Mapping[str, Sequence[Any]]
 """Values to try by the dotted path of a setting, such as low.clamp."""

@@ -6,7 +6,8 @@ import torch
 from jeep.covariance import covariances, sequences
 from jeep.editors import EDITORS, load_editor
 from jeep.evaluate import evaluate
-from jeep.targets import Request, optimize
+from jeep.targets import optimize
+from jeep.tokens import Request
 
 # The states of tiny models have small norms, where β‖δ‖/‖h‖² would allow no δ at all.
 LOW = {"layers": [0, 1], "clamp": 2.0, "prior": 20.0, "weight_decay": 0.0}

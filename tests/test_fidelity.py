@@ -8,7 +8,8 @@ from conftest import SHARED
 
 from jeep.editors import load_editor
 from jeep.facts import Fact
-from jeep.targets import Request, optimize
+from jeep.targets import optimize
+from jeep.tokens import Request
 
 CASES = ["0", "2", "4"]
 

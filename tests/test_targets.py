@@ -9,7 +9,8 @@ from plain import target_vectors
 
 from jeep.models import EditableModel
 from jeep.settings import Optimization, Site
-from jeep.targets import Request, optimize
+from jeep.targets import optimize
+from jeep.tokens import Request
 
 LOW = Site(layer=1, place="output", position="subject_last", clamp=0.6, weight_decay=0.5)
 HIGH = Site(layer=2, place="output", position="prediction", clamp=0.3, weight_decay=0.5, follow=True)
