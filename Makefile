@@ -20,6 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES) all
 	@echo
 	@echo "The tables are in results/tables: table2 (zsRE) and table3 (CounterFact), as .csv, .md and .tex."
+	@echo "What the small GPT-J knows before the edits: $$(tr -d '\n' < results/models/gptj-nano/knowledge.json)"
 	@echo
 	@cat results/tables/table3.md
 
