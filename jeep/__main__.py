@@ -6,8 +6,10 @@ import logging
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from jeep import stages
-from jeep.errors import UserError
+from jeep.errors import UserError, complaint
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -179,8 +181,9 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         args.run(args)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (UserError, OSError, ValidationError) as error:
+        text = complaint(error) if isinstance(error, ValidationError) else str(error)
+        sys.stderr.write(f"error: {text}\n")
         return 2
     return 0
 

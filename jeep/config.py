@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from jeep.editors import EDITORS, Editor, load_editor
-from jeep.errors import UserError
+from jeep.errors import UserError, complaint
 from jeep.facts import Format
 from jeep.settings import Dtype, Strict
 from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
@@ -157,7 +157,7 @@ class Config(Strict):
         try:
             return load_editor(entry.editor, merged)
         except ValidationError as error:
-            raise ValueError(f"methods.{method} for {model}/{dataset}: {_first(error)}") from None
+            raise ValueError(f"methods.{method} for {model}/{dataset}: {complaint(error)}") from None
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""
@@ -173,20 +173,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _first(error: ValidationError) -> str:
-    """The first complaint of a ValidationError in one line: where, what."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
 def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     """Validate a configuration. Raises UserError with the first thing that is wrong with it, in one line."""
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(f"{where}: {_first(error)}") from None
+        raise UserError(f"{where}: {complaint(error)}") from None
 
 
 def load_config(path: Path | str) -> Config:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
-from jeep.errors import UserError
+from jeep.errors import UserError, complaint
 from jeep.settings import Strict
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -83,5 +83,4 @@ def parse_source(raw: dict):
     try:
         return _Any.model_validate({"source": raw}).source
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"source {raw}: {'.'.join(map(str, first['loc'][1:]))} {first['msg']}") from None
+        raise UserError(complaint(error)) from None
