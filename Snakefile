@@ -11,7 +11,6 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
-
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/edit.smk"
