@@ -1,4 +1,4 @@
-"""Attention over packed batches: sequences laid end to end, so that everything position-wise runs without padding.
+"""Packed batches and attention over them: sequences laid end to end, so that everything position-wise runs without padding.
 
 Transformers' own blocks run on one list of N tokens. Only attention needs to know where a sequence ends: it receives
 the `Packing` in place of its mask, lays queries, keys and values out on a padded grid, puts constant keys and values
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -154,3 +154,19 @@ def _gptj_attention(module, query, key, value, attention_mask=None):
     """GPTJAttention._attn for a packed batch; its caller merges the heads of (1, heads, n, size)."""
     output, _ = packed_attention(module, query, key, value, attention_mask, scaling=1 / module.scale_attn)
     return output.transpose(1, 2), None
+
+
+def chunks(lengths: list[int], budget: int) -> list[list[int]]:
+    """Split sequences, shortest first, into batches of at most `budget` padded tokens (at least one sequence each)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def flat(ids: list[tuple[int, ...]], device: torch.device) -> Int[Tensor, " n"]:
+    """Sequences laid end to end."""
+    return torch.tensor([token for row in ids for token in row], device=device)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.attention import Packing
+from jeep.attention import Packing, flat
 from jeep.errors import UserError
-from jeep.hooks import flat, record_input
+from jeep.hooks import record_input
 from jeep.models import EditableModel
 from jeep.tokens import encode
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from jeep.attention import Context, KeysValues, Packing
+from jeep.attention import Context, KeysValues, Packing, chunks, flat
 from jeep.facts import Fact
-from jeep.hooks import chunks, flat
 from jeep.models import EditableModel
 from jeep.tokens import encode, encode_answer
 

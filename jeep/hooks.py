@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -46,19 +45,3 @@ def shift_output(module: nn.Module, index: Int[Tensor, " k"], shift: Float[Tenso
         yield
     finally:
         handle.remove()
-
-
-def chunks(lengths: list[int], budget: int) -> list[list[int]]:
-    """Split sequences, shortest first, into batches of at most `budget` padded tokens (at least one sequence each)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def flat(ids: list[tuple[int, ...]], device: torch.device) -> Int[Tensor, " n"]:
-    """Sequences laid end to end."""
-    return torch.tensor([token for row in ids for token in row], device=device)

@@ -2,8 +2,7 @@
 
 import torch
 
-from jeep.attention import Packing
-from jeep.hooks import flat
+from jeep.attention import Packing, flat
 from jeep.models import EditableModel
 from jeep.tokens import encode
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.attention import Packing
+from jeep.attention import Packing, chunks, flat
 from jeep.facts import Fact
-from jeep.hooks import chunks, flat, record_input, record_output
+from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
 from jeep.settings import Placement, Position
 from jeep.solve import closed_form_update

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeep.attention import Context, KeysValues, Packing
-from jeep.hooks import flat, record_output, shift_output
+from jeep.attention import Context, KeysValues, Packing, flat
+from jeep.hooks import record_output, shift_output
 from jeep.models import EditableModel
 from jeep.settings import Position, Site
 from jeep.tokens import Prompt, Request

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.hooks import chunks
+from jeep.attention import chunks
 from jeep.models import EditableModel
 from jeep.settings import Optimization, Site
 from jeep.suffixes import Problem, Selection

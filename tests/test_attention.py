@@ -8,9 +8,9 @@ from conftest import ARCHITECTURES, random_network
 from plain import read
 from torch import nn
 
-from jeep.attention import Context, Packing
+from jeep.attention import Context, Packing, flat
 from jeep.errors import UserError
-from jeep.hooks import flat, record_input, record_output
+from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel, architecture_of, load_model
 
 ROWS = [(5, 9, 2, 7, 11, 3), (8, 1), (4, 4, 6, 20, 21, 22, 23, 24, 3)]
