@@ -1,4 +1,4 @@
-"""Packed batches and attention over them: sequences laid end to end, so that everything position-wise runs without padding.
+"""Packed batches and attention over them: sequences laid end to end, so that only attention needs padding.
 
 Transformers' own blocks run on one list of N tokens. Only attention needs to know where a sequence ends: it receives
 the `Packing` in place of its mask, lays queries, keys and values out on a padded grid, puts constant keys and values
