@@ -1,0 +1,62 @@
+"""Tables from per-record results."""
+
+import pandas as pd
+import pytest
+
+from jeep.errors import UserError
+from jeep.tables import collect, write_curve, write_table
+
+LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"none": "unedited", "jeep": "JEEP"}}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Two methods at two edit counts; JEEP with two seeds that disagree on one record."""
+    paths, runs = [], []
+    for method, seed, edits, efficacy in [
+        ("none", 0, 2, [0.0, 0.0]),
+        ("jeep", 0, 2, [1.0, 1.0]),
+        ("jeep", 1, 2, [1.0, 0.0]),
+        ("jeep", 0, 1, [1.0]),
+    ]:
+        rows = [(f"f{n}", metric, 0, value) for n, value in enumerate(efficacy) for metric in ("ES", "GS")]
+        rows += [(f"f{n}", "LS", 0, 1.0) for n in range(len(efficacy))]
+        path = tmp_path / f"{method}-{seed}-{edits}.parquet"
+        pd.DataFrame(rows, columns=["case_id", "metric", "number", "value"]).to_parquet(path)
+        paths.append(path)
+        preset = "paper" if method == "jeep" else ""
+        runs.append({"model": "m", "dataset": "d", "method": method, "seed": seed, "edits": edits, "preset": preset})
+    collect(paths, runs, tmp_path / "records.parquet")
+    return tmp_path / "records.parquet"
+
+
+def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):
+    write_table(records, "table3", ["d"], LABELS, 2, tmp_path / "table3.csv")
+    table = pd.read_csv(tmp_path / "table3.csv").set_index(["method", "metric"])
+    assert table.value["jeep", "ES"] == 75  # records 1 and ½
+    assert table.ci95["jeep", "ES"] == 49  # 1.96 · 35.36 / √2
+    assert table.value["none", "Score"] == 0
+    assert pd.isna(table.ci95["jeep", "Score"])
+
+
+def test_the_layout_is_the_papers(records, tmp_path):
+    write_table(records, "table3", ["d"], LABELS, 2, tmp_path / "table3.csv")
+    text = (tmp_path / "table3.md").read_text()
+    assert "The set" in text
+    assert "75.0 (49.0)" in text
+    assert text.index("unedited") < text.index("JEEP")
+    assert text.strip().endswith("presets: jeep paper.")
+    assert r"\begin{tabular}" in (tmp_path / "table3.tex").read_text()
+
+
+def test_a_curve_has_every_number_of_edits(records, tmp_path):
+    write_curve(records, LABELS, tmp_path / "curve.csv")
+    curve = pd.read_csv(tmp_path / "curve.csv")
+    jeep = curve[(curve.method == "jeep") & (curve.metric == "ES")].set_index("edits").value
+    assert jeep.to_dict() == {1: 100, 2: 75}
+    assert "JEEP" in (tmp_path / "curve.md").read_text()
+
+
+def test_a_table_without_results_is_one_line(records, tmp_path):
+    with pytest.raises(UserError, match="table2: no results with 2 edits"):
+        write_table(records, "table2", ["other"], LABELS, 2, tmp_path / "table2.csv")
