@@ -167,6 +167,6 @@ def chunks(lengths: list[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def flat(ids: list[tuple[int, ...]], device: torch.device) -> Int[Tensor, " n"]:
+def flat(ids: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, " n"]:
     """Sequences laid end to end."""
     return torch.tensor([token for row in ids for token in row], device=device)

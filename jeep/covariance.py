@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.attention import Packing, flat
 from jeep.errors import UserError
 from jeep.hooks import record_input
 from jeep.models import EditableModel
@@ -48,8 +47,7 @@ def covariances(
     with ExitStack() as stack, tqdm(total=total, desc="covariance", unit="tok", mininterval=2) as progress:
         seen = {layer: stack.enter_context(record_input(model.projection(layer))) for layer in layers}
         for batch in _batches(rows, token_budget):
-            packing = Packing([len(row) for row in batch], model.device, model.norm.weight.dtype)
-            states = model.embed(flat(batch, model.device), packing.positions)
+            packing, states = model.pack(batch)
             model.run(states, packing, 0, layers[-1])
             for layer in layers:
                 keys = seen[layer].pop().float()

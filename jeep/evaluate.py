@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from jeep.attention import Context, KeysValues, Packing, chunks, flat
+from jeep.attention import Context, KeysValues, Packing, chunks
 from jeep.facts import Fact
 from jeep.models import EditableModel
 from jeep.tokens import encode, encode_answer
@@ -72,8 +72,7 @@ def _score_batch(
     model: EditableModel, prompts: Sequence[tuple[int, ...]], answers: Sequence[Sequence[tuple[int, ...]]]
 ) -> list[list[_Scored]]:
     kept: dict[int, KeysValues] = {}
-    packing = Packing([len(row) for row in prompts], model.device, model.norm.weight.dtype, record=kept)
-    states = model.embed(flat(list(prompts), model.device), packing.positions)
+    packing, states = model.pack(prompts, record=kept)
     states = model.run(states, packing, 0, model.depth - 1)
     ends = packing.offsets + torch.tensor(packing.lengths) - 1
     first = states[ends.to(model.device)]
@@ -124,14 +123,9 @@ def _continue(
         start, length = int(packing.offsets[number]), packing.lengths[number]
         index[line, :length] = torch.arange(start, start + length)
     ids = [answer[:-1] for _, answer in rows]
-    follow = Packing(
-        [len(row) for row in ids],
-        model.device,
-        model.norm.weight.dtype,
-        starts=[packing.lengths[number] for number, _ in rows],
-        context=Context(index, kept),
-    )
-    states = model.run(model.embed(flat(ids, model.device), follow.positions), follow, 0, model.depth - 1)
+    starts = [packing.lengths[number] for number, _ in rows]
+    follow, states = model.pack(ids, starts=starts, context=Context(index, kept))
+    states = model.run(states, follow, 0, model.depth - 1)
     return states.split(list(follow.lengths))
 
 

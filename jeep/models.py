@@ -1,6 +1,6 @@
 """Architectures as rows of one table, and the model that editors work on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from jeep.attention import Packing, use_packed_attention
+from jeep.attention import Packing, flat, use_packed_attention
 from jeep.errors import UserError
 from jeep.settings import Place
 
@@ -140,6 +140,11 @@ class EditableModel:
     def as_stored(self, layer: int, matrix: Float[Tensor, "d_out d_in"], place: Place = "mlp") -> Tensor:
         """A change of W_O in the orientation of the parameter (GPT-2 stores the transpose)."""
         return matrix.mT if isinstance(self.projection(layer, place), Conv1D) else matrix
+
+    def pack(self, rows: Sequence[Sequence[int]], **options) -> tuple[Packing, Float[Tensor, "n d"]]:
+        """Token sequences as one packed batch (`options`: the Packing's), and their h⁰."""
+        packing = Packing([len(row) for row in rows], self.device, self.norm.weight.dtype, **options)
+        return packing, self.embed(flat(rows, self.device), packing.positions)
 
     def embed(self, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """h⁰: token embeddings, with learned positions where the model has them."""

@@ -2,7 +2,6 @@
 
 import torch
 
-from jeep.attention import Packing, flat
 from jeep.models import EditableModel
 from jeep.tokens import encode
 
@@ -22,10 +21,8 @@ def sample_prefixes(model: EditableModel, seed: int, tokens: int = 10, top_k: in
     for opener in OPENERS:
         ids = encode(model.tokenizer, opener)
         for _ in range(tokens):
-            packing = Packing([len(ids)], model.device, model.norm.weight.dtype)
-            states = model.run(
-                model.embed(flat([tuple(ids)], model.device), packing.positions), packing, 0, model.depth - 1
-            )
+            packing, states = model.pack([ids])
+            states = model.run(states, packing, 0, model.depth - 1)
             top = model.logits(states[-1:])[0].cpu().topk(top_k)
             choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)
             ids.append(int(top.indices[choice]))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.attention import Packing, chunks, flat
+from jeep.attention import chunks
 from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
@@ -34,9 +34,9 @@ class LayerWalk:
         self.packings, self.states = [], []
         for batch in self.batches:
             ids = [prompts[number].ids for number in batch]
-            packing = Packing([len(row) for row in ids], model.device, model.norm.weight.dtype)
+            packing, states = model.pack(ids)
             self.packings.append(packing)
-            self.states.append(model.embed(flat(ids, model.device), packing.positions).cpu())
+            self.states.append(states.cpu())
 
     def advance(self, layer: int) -> None:
         """Go on until the states are the inputs of block `layer`."""

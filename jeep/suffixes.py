@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeep.attention import Context, KeysValues, Packing, flat
+from jeep.attention import Context, KeysValues, Packing
 from jeep.hooks import record_output, shift_output
 from jeep.models import EditableModel
 from jeep.settings import Position, Site
@@ -59,8 +59,7 @@ class Problem:
         """States of the suffixes at the output of block `begin`; keys and values in front of them above it."""
         model, dtype = self.model, self.model.norm.weight.dtype
         ids = [row.ids for row in self.rows]
-        packing = Packing([len(row) for row in ids], model.device, dtype)
-        states = model.embed(flat(ids, model.device), packing.positions)
+        packing, states = model.pack(ids)
         states = model.run(states, packing, 0, self.begin)
         per_row = states.split([len(row) for row in ids])
         self.suffixes = [row[start:] for row, start in zip(per_row, self.starts, strict=True)]

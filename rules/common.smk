@@ -232,6 +232,11 @@ def edit_code(wildcards):
     return code_digest("jeep.stages:edit", f"jeep.editors.{editor_name(wildcards)}")
 
 
+def search_code(wildcards):
+    """Digest of the code of a search, likewise."""
+    return code_digest("jeep.stages:tune", f"jeep.editors.{editor_name(wildcards)}")
+
+
 def runs():
     """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
     return [
@@ -301,11 +306,6 @@ def artifact_files():
         f"results/tables/{artifact}.csv" for artifact in TABLES if datasets_of(artifact)
     ]
     return tables + (["results/tables/curve.csv"] if len(COUNTS) > 1 else [])
-
-
-def tuning_settings(wildcards):
-    """The settings that a search starts from: those in use."""
-    return editor_of(wildcards).model_dump_json(exclude_none=True)
 
 
 def tuning_space(wildcards):

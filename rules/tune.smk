@@ -35,12 +35,12 @@ rule search:
         options=editing_options,
         metrics=dataset_field("metrics"),
         editor=editor_name,
-        settings=tuning_settings,
+        settings=editor_settings,
         space=tuning_space,
         trials=CONFIG.tuning.trials if CONFIG.tuning else 0,
         variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages:tune"),
+        code=search_code,
     shell:
         "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q}"
