@@ -19,55 +19,67 @@ from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 PACKED = "jeep_packed"
 
+KeysValues = tuple[Float[Tensor, "n heads size"], Float[Tensor, "n heads size"]]
 
-class _Pad(torch.autograd.Function):
-    """Rows of a packed list to their slots of a zeroed grid; every slot is filled at most once."""
+
+class _Spread(torch.autograd.Function):
+    """Rows to the slots of a grid. Empty slots repeat some row: a mask or `_Gather`'s backward keeps them out."""
 
     @staticmethod
-    def forward(ctx, packed, slots, size):
+    def forward(ctx, rows, source, slots):
         ctx.save_for_backward(slots)
-        return packed.new_zeros(size, packed.shape[1]).index_copy_(0, slots, packed)
+        return rows.index_select(0, source)
 
     @staticmethod
     def backward(ctx, grad):
         return grad.index_select(0, ctx.saved_tensors[0]), None, None
 
 
-class _Unpad(torch.autograd.Function):
-    """The slots of a grid that hold tokens, as a packed list."""
+class _Fill(torch.autograd.Function):
+    """Rows to the slots of a given grid, in place; what else the grid holds is constant."""
+
+    @staticmethod
+    def forward(ctx, rows, grid, slots):
+        ctx.save_for_backward(slots)
+        grid[0].index_copy_(0, slots, rows)
+        return grid[0].detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """The slots of a grid that hold rows."""
 
     @staticmethod
     def forward(ctx, grid, slots):
         ctx.save_for_backward(slots)
-        ctx.size = grid.shape[0]
+        ctx.size = grid.shape
         return grid.index_select(0, slots)
 
     @staticmethod
     def backward(ctx, grad):
-        slots = ctx.saved_tensors[0]
-        return grad.new_zeros(ctx.size, grad.shape[1]).index_copy_(0, slots, grad), None
-
-
-KeysValues = tuple[Float[Tensor, "n heads size"], Float[Tensor, "n heads size"]]
+        return grad.new_zeros(ctx.size).index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
 @dataclass
 class Context:
     """Constant keys and values in front of each sequence, by layer; `index` picks them from packed lists of tokens."""
 
-    index: Tensor
-    """(B, C) token indices into the packed keys and values; -1 pads."""
+    index: Int[Tensor, "b c"]
+    """Token indices into the packed keys and values; -1 pads."""
     layers: dict[int, KeysValues]
 
-    def rows(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer as (B, heads, C, size)."""
-        index = self.index.clamp(min=0)
-        return tuple(tensor[index].transpose(1, 2) for tensor in self.layers[layer])  # type: ignore[return-value]
+    @property
+    def width(self) -> int:
+        """Tokens of the longest context."""
+        return self.index.shape[1]
 
 
 @dataclass
 class Packing:
-    """The geometry of a packed batch of B sequences with N tokens in all."""
+    """The geometry of a packed batch of B sequences with N tokens in all, the longest of S; C tokens of context."""
 
     lengths: Sequence[int]
     device: torch.device
@@ -77,63 +89,110 @@ class Packing:
     context: Context | None = None
     record: dict[int, KeysValues] | None = None
     """Where given, every layer's keys and values are kept in it."""
-    _made: dict[str, Any] = field(default_factory=dict)
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """The value that `make` returns, made once for this packing."""
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+    repeated: bool = False
+    """The batch runs many times: the grids with its constant keys and values are kept from one run to the next."""
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         lengths = torch.tensor(self.lengths)
         self.width = max(self.lengths)
-        row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        self.row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
         self.offsets = torch.cumsum(lengths, 0) - lengths
-        within = torch.arange(int(lengths.sum())) - self.offsets[row]
+        self.within = torch.arange(int(lengths.sum())) - self.offsets[self.row]
         starts = torch.zeros_like(lengths) if self.starts is None else torch.tensor(self.starts)
-        self.positions = (within + starts[row]).to(self.device)
-        self.slots = (row * self.width + within).to(self.device)
-        self.mask = self._mask(lengths)
+        self.positions = (self.within + starts[self.row]).to(self.device)
 
-    def _mask(self, lengths: Tensor) -> Tensor:
-        """Additive (B, 1, S, C + S) mask: the context, then every token of the sequence up to the query."""
-        place = torch.arange(self.width)
-        own = (place[None, :, None] >= place) & (place < lengths[:, None, None])
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The value that `make` returns, made once for this packing."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def mask(self, groups: int) -> Float[Tensor, "b 1 gs cs"]:
+        """Additive mask: each query sees the context and its sequence up to itself; repeated for each group of heads."""
+        return self.once(("mask", groups), lambda: self._mask().repeat(1, groups, 1)[:, None].to(self.device))
+
+    def _mask(self) -> Tensor:
+        place, lengths = torch.arange(self.width), torch.tensor(self.lengths)
+        seen = (place[None, :, None] >= place) & (place < lengths[:, None, None])
         if self.context is not None:
             front = (self.context.index.cpu() >= 0)[:, None].expand(-1, self.width, -1)
-            own = torch.cat([front, own], 2)
-        mask = torch.zeros(own.shape, dtype=self.dtype).masked_fill_(~own, float("-inf"))
-        return mask[:, None].to(self.device)
+            seen = torch.cat([front, seen], 2)
+        return torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
 
-    def pad(self, tensor: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "b heads s size"]:
-        """A packed projection on the padded grid."""
-        _, heads, tokens, size = tensor.shape
-        packed = tensor[0].transpose(0, 1).reshape(tokens, heads * size)
-        grid = _Pad.apply(packed, self.slots, len(self.lengths) * self.width)
-        return grid.view(len(self.lengths), self.width, heads, size).transpose(1, 2)
+    def slots(self, heads: int, front: int = 0) -> Int[Tensor, " nh"]:
+        """Where the rows (token, head) of a packed tensor stand on a (B, heads, front + S) grid."""
 
-    def unpad(self, tensor: Float[Tensor, "b heads s size"]) -> Float[Tensor, "1 n heads size"]:
-        """A padded grid as a packed list again."""
-        _, heads, _, size = tensor.shape
-        grid = tensor.transpose(1, 2).reshape(-1, heads * size)
-        return _Unpad.apply(grid, self.slots).view(1, -1, heads, size)
+        def make() -> Tensor:
+            head = torch.arange(heads)
+            slots = (self.row[:, None] * heads + head) * (front + self.width) + front + self.within[:, None]
+            return slots.flatten().to(self.device)
+
+        return self.once(("slots", heads, front), make)
+
+    def source(self, heads: int) -> Int[Tensor, " bhs"]:
+        """The row (token, head) for every slot of a (B, heads, S) grid; the first row where a slot is empty."""
+
+        def make() -> Tensor:
+            source = torch.zeros(len(self.lengths) * heads * self.width, dtype=torch.long, device=self.device)
+            slots = self.slots(heads)
+            return source.index_copy_(0, slots, torch.arange(len(slots), device=self.device))
+
+        return self.once(("source", heads), make)
+
+    def spread(self, query: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "b heads s size"]:
+        """Queries on the padded grid."""
+        heads = query.shape[1]
+        rows = _Spread.apply(_rows(query), self.source(heads), self.slots(heads))
+        return rows.view(len(self.lengths), heads, self.width, -1)
+
+    def behind_context(self, states: Float[Tensor, "1 heads n size"], layer: int, which: int) -> Tensor:
+        """Keys (`which` 0) or values (1) on the padded grid (B, heads, C + S, size), behind the constant ones."""
+        heads, size = states.shape[1], states.shape[3]
+        front = self.context.width if self.context is not None else 0
+        make = partial(self._grid, states, layer, which, front)
+        grid = self.once((layer, which), make) if self.repeated else make()
+        rows = _Fill.apply(_rows(states), (grid,), self.slots(heads, front))
+        return rows.view(len(self.lengths), heads, front + self.width, size)
+
+    def _grid(self, like: Tensor, layer: int, which: int, front: int) -> Float[Tensor, "bhcs size"]:
+        _, heads, _, size = like.shape
+        grid = like.new_zeros(len(self.lengths), heads, front + self.width, size)
+        if self.context is not None:
+            constant = self.context.layers[layer][which][self.context.index.clamp(min=0)]
+            grid[:, :, :front] = constant.transpose(1, 2)
+        return grid.view(-1, size)
+
+    def gather(self, output: Float[Tensor, "b heads s size"]) -> Float[Tensor, "1 n heads size"]:
+        """The padded grid of attention's output as a packed list again."""
+        _, heads, _, size = output.shape
+        return _Gather.apply(output.reshape(-1, size), self.slots(heads)).view(1, -1, heads, size)
+
+
+def _rows(packed: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "nh size"]:
+    """One row for each token and head; a view where the projection's layout is kept."""
+    return packed[0].transpose(0, 1).reshape(-1, packed.shape[3])
 
 
 def packed_attention(module, query, key, value, attention_mask: Packing, scaling=None, **_):
-    """Attention of a packed batch, in the form of transformers' attention interface."""
+    """Attention of a packed batch, in the form of transformers' attention interface.
+
+    Heads that share keys and values (grouped-query attention) become further queries of one head.
+    """
     packing, layer = attention_mask, module.layer_idx
     if packing.record is not None:
         packing.record[layer] = (key[0].transpose(0, 1).detach(), value[0].transpose(0, 1).detach())
-    query, key, value = (packing.pad(tensor) for tensor in (query, key, value))
-    if packing.context is not None:
-        front = packing.context.rows(layer)
-        key, value = (torch.cat(pair, 2) for pair in zip(front, (key, value), strict=True))
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
-    output = functional.scaled_dot_product_attention(query, key, value, packing.mask, scale=scaling)
-    return packing.unpad(output), None
+    heads, shared = query.shape[1], key.shape[1]
+    query = packing.spread(query)
+    key, value = packing.behind_context(key, layer, 0), packing.behind_context(value, layer, 1)
+    output = functional.scaled_dot_product_attention(
+        query.reshape(len(query), shared, -1, query.shape[3]),
+        key,
+        value,
+        packing.mask(heads // shared),
+        scale=scaling,
+    )
+    return packing.gather(output.reshape(query.shape)), None
 
 
 AttentionInterface.register(PACKED, packed_attention)

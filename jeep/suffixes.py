@@ -99,6 +99,7 @@ class Selection:
             self.suffixes.dtype,
             starts=starts,
             context=Context(front, problem.front) if max(starts) else None,
+            repeated=True,
         )
         # Position p of a row's prompt is token base + p of the packed suffixes.
         bases = [offset - start for offset, start in zip(self.packing.offsets.tolist(), starts, strict=True)]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
-from plain import read
+from benchmarks.plain import read
 from torch import nn
 
 from jeep.attention import Context, Packing, flat

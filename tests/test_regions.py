@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
-from plain import read, write
+from benchmarks.plain import read, write
 
 from jeep.covariance import covariances, sequences
 from jeep.editors import load_editor

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
-from plain import target_vectors
+from benchmarks.plain import target_vectors
 
 from jeep.models import EditableModel
 from jeep.settings import Optimization, Site
