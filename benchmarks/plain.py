@@ -5,7 +5,7 @@ package's engine is used. Tests compare the package with it, the benchmark times
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch.nn import functional
@@ -164,10 +164,8 @@ def covariance(network, rows, layer):
 
     handle = module(network, layer, "mlp").register_forward_pre_hook(hook)
     for row in rows:
-        try:
+        with suppress(_Reached):
             network(input_ids=torch.tensor([row]))
-        except _Reached:
-            pass
     handle.remove()
     return (sums / count).float()
 

@@ -109,7 +109,7 @@ class Packing:
         return self._made[key]
 
     def mask(self, groups: int) -> Float[Tensor, "b 1 gs cs"]:
-        """Additive mask: each query sees the context and its sequence up to itself; repeated for each group of heads."""
+        """Additive mask: a query sees the context and its sequence up to itself; repeated for each group of heads."""
         return self.once(("mask", groups), lambda: self._mask().repeat(1, groups, 1)[:, None].to(self.device))
 
     def _mask(self) -> Tensor:
@@ -185,14 +185,17 @@ def packed_attention(module, query, key, value, attention_mask: Packing, scaling
     heads, shared = query.shape[1], key.shape[1]
     query = packing.spread(query)
     key, value = packing.behind_context(key, layer, 0), packing.behind_context(value, layer, 1)
-    output = functional.scaled_dot_product_attention(
-        query.reshape(len(query), shared, -1, query.shape[3]),
-        key,
-        value,
-        packing.mask(heads // shared),
-        scale=scaling,
-    )
+    attend = _short_attention if packing.repeated else functional.scaled_dot_product_attention
+    grouped = query.reshape(len(query), shared, -1, query.shape[3])
+    output = attend(grouped, key, value, packing.mask(heads // shared), scale=scaling)
     return packing.gather(output.reshape(query.shape)), None
+
+
+def _short_attention(query, key, value, mask, scale):
+    """Attention by plain products: for suffixes of a few tokens twice as fast as the fused kernel on a CPU."""
+    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.mT) + mask
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    return torch.matmul(scores.softmax(-1, dtype=precise).to(value.dtype), value)
 
 
 AttentionInterface.register(PACKED, packed_attention)
@@ -213,19 +216,3 @@ def _gptj_attention(module, query, key, value, attention_mask=None):
     """GPTJAttention._attn for a packed batch; its caller merges the heads of (1, heads, n, size)."""
     output, _ = packed_attention(module, query, key, value, attention_mask, scaling=1 / module.scale_attn)
     return output.transpose(1, 2), None
-
-
-def chunks(lengths: list[int], budget: int) -> list[list[int]]:
-    """Split sequences, shortest first, into batches of at most `budget` padded tokens (at least one sequence each)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def flat(ids: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, " n"]:
-    """Sequences laid end to end."""
-    return torch.tensor([token for row in ids for token in row], device=device)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from jeep.attention import Context, KeysValues, Packing, chunks
+from jeep.attention import Context, KeysValues, Packing
+from jeep.batches import chunks
 from jeep.facts import Fact
 from jeep.models import EditableModel
 from jeep.tokens import encode, encode_answer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from jeep.attention import Packing, flat, use_packed_attention
+from jeep.attention import Packing, use_packed_attention
+from jeep.batches import flat
 from jeep.errors import UserError
 from jeep.settings import Place
 
@@ -118,6 +119,11 @@ class EditableModel:
         return self._embedding.weight.device
 
     @property
+    def precision(self) -> torch.dtype:
+        """What δ, norms and losses are computed in: float32, or the model's own type where that is wider."""
+        return torch.promote_types(self.norm.weight.dtype, torch.float32)
+
+    @property
     def parallel(self) -> bool:
         """Whether MLP and attention read the same state."""
         parallel = self.architecture.parallel
@@ -173,8 +179,8 @@ class EditableModel:
         }
 
     def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-        """Final norm and LM head, in float32."""
-        return self.head(self.norm(states)).float()
+        """Final norm and LM head, in `precision`."""
+        return self.head(self.norm(states)).to(self.precision)
 
     def add_(self, deltas: dict[str, Tensor]) -> None:
         """Add changes to parameters, by name, in place."""

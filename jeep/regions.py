@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.attention import chunks
+from jeep.batches import chunks
 from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel

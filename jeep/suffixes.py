@@ -16,6 +16,7 @@ from jeep.attention import Context, KeysValues, Packing
 from jeep.hooks import record_output, shift_output
 from jeep.models import EditableModel
 from jeep.settings import Position, Site
+from jeep.stems import Stems, rows_of_indices
 from jeep.tokens import Prompt, Request
 
 
@@ -27,6 +28,8 @@ class _Row:
     prompt: Prompt
     answer: tuple[int, ...]
     """Empty for the KL prompt."""
+    stem: int | None
+    """Number of the prompt among its request's; the KL prompt has none."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -40,41 +43,83 @@ class _Row:
 class Problem:
     """A batch of requests, and everything about them that no δ can change."""
 
-    def __init__(self, model: EditableModel, requests: Sequence[Request], sites: Sequence[Site], kl: bool):
-        self.model, self.sites, self.count = model, sites, len(requests)
-        # A δ inside a block acts on that block's remaining work, so such a site needs the block itself run again.
-        self.begin = min(site.layer - (site.place != "output") for site in sites)
+    def __init__(
+        self, model: EditableModel, requests: Sequence[Request], sites: Sequence[Site], stems: Stems, kl: bool
+    ):
+        self.model, self.sites, self.stems, self.count = model, sites, stems, len(requests)
+        self.begin = min(site.layer - self.inside(site) for site in sites)
         self.rows = [
-            _Row(number, prompt, request.answer)
+            _Row(number, prompt, request.answer, stem)
             for number, request in enumerate(requests)
-            for prompt in request.prompts
+            for stem, prompt in enumerate(request.prompts)
         ]
         if kl and any(site.position == "subject_last" for site in sites):
-            self.rows += [_Row(number, request.kl_prompt, ()) for number, request in enumerate(requests)]
+            self.rows += [_Row(number, request.kl_prompt, (), None) for number, request in enumerate(requests)]
         self.starts = [min(row.prompt.position(site.position) for site in sites if row.has(site)) for row in self.rows]
         self._measure()
 
+    def inside(self, site: Site) -> bool:
+        """Whether the rest of the site's own block reads δ; else δ may as well be added to the block's output."""
+        return site.place == "attention" and not self.model.parallel
+
     @torch.no_grad()
     def _measure(self) -> None:
-        """States of the suffixes at the output of block `begin`; keys and values in front of them above it."""
-        model, dtype = self.model, self.model.norm.weight.dtype
-        ids = [row.ids for row in self.rows]
-        packing, states = model.pack(ids)
-        states = model.run(states, packing, 0, self.begin)
-        per_row = states.split([len(row) for row in ids])
-        self.suffixes = [row[start:] for row, start in zip(per_row, self.starts, strict=True)]
+        """States of the suffixes at the output of block `begin`; keys and values in front of them above it.
 
-        front = [row[:start] for row, start in zip(per_row, self.starts, strict=True)]
-        lengths = [len(row) for row in front if len(row)]
-        self.front: dict[int, KeysValues] = {}
-        if lengths:
-            packing = Packing(lengths, model.device, dtype, record=self.front)
-            model.run(torch.cat(front), packing, self.begin + 1, model.depth - 1)
-        self.front_index = torch.full((len(front), max(self.starts)), -1, device=model.device)
-        offset = 0
-        for row, start in enumerate(self.starts):
-            self.front_index[row, :start] = torch.arange(offset, offset + start)
-            offset += start
+        What stands in front of a suffix is its stem, then its own front. Sites of block `begin` have their constant
+        states read at the bare prompts: `base`, by site.
+        """
+        model, stems = self.model, self.stems
+        stem = [stems.length(row.stem) for row in self.rows]
+        own = [row.ids[length:] for row, length in zip(self.rows, stem, strict=True)]
+        behind_stem = self._behind([stems.tokens(row.stem) for row in self.rows], stems.layers)
+        packing, states = model.pack(own, starts=stem, context=behind_stem)
+        with ExitStack() as stack:
+            lowest = {number: site for number, site in enumerate(self.sites) if site.layer == self.begin}
+            inner = {
+                number: stack.enter_context(record_output(model.projection(site.layer, site.place)))
+                for number, site in lowest.items()
+                if site.place != "output"
+            }
+            states = model.run(states, packing, 0, self.begin)
+        bare = [number for number, row in enumerate(self.rows) if row.stem == 0]
+        self.base = {}
+        for number, site in lowest.items():
+            index = [int(packing.offsets[n]) - stem[n] + self.rows[n].prompt.position(site.position) for n in bare]
+            read = inner[number][0] if number in inner else states
+            self.base[number] = read[torch.tensor(index, device=model.device)].to(model.precision)
+        per_row = states.split([len(row) for row in own])
+        lengths = [start - length for start, length in zip(self.starts, stem, strict=True)]
+        self.suffixes = [row[length:] for row, length in zip(per_row, lengths, strict=True)]
+
+        front = {number: row[: lengths[number]] for number, row in enumerate(per_row) if lengths[number]}
+        recorded: dict[int, KeysValues] = {}
+        if front:
+            behind_stem = self._behind([stems.tokens(self.rows[number].stem) for number in front], stems.layers)
+            packing = Packing(
+                [len(row) for row in front.values()],
+                model.device,
+                states.dtype,
+                starts=[stem[number] for number in front],
+                context=behind_stem,
+                record=recorded,
+            )
+            model.run(torch.cat(list(front.values())), packing, self.begin + 1, model.depth - 1)
+        self.front = {
+            layer: tuple(
+                map(torch.cat, zip(*(layers[layer] for layers in (stems.layers, recorded) if layers), strict=True))
+            )
+            for layer in range(self.begin + 1, model.depth)
+            if front or stems.size
+        }
+        offset, indices = stems.size, []
+        for row, length in zip(self.rows, lengths, strict=True):
+            indices.append([*stems.tokens(row.stem), *range(offset, offset + length)])
+            offset += length
+        self.front_index = rows_of_indices(indices, model.device)
+
+    def _behind(self, tokens: Sequence[Sequence[int]], layers: dict[int, KeysValues]) -> Context | None:
+        return Context(rows_of_indices(tokens, self.model.device), layers) if any(tokens) else None
 
     def select(self, active: Sequence[int]) -> "Selection":
         """The part of the problem that belongs to the requests `active`."""
@@ -85,7 +130,7 @@ class Selection:
     """The requests that still run, packed: which token is what."""
 
     def __init__(self, problem: Problem, active: Sequence[int]):
-        self.problem, self.model = problem, problem.model
+        self.problem, self.model, self.active = problem, problem.model, list(active)
         wanted = set(active)
         numbers = [number for number, row in enumerate(problem.rows) if row.request in wanted]
         rows = [problem.rows[number] for number in numbers]
@@ -134,42 +179,51 @@ class Selection:
     def forward(self, deltas: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Final states with each δ in place, and the states at the lookup positions of the bare prompts before it."""
         problem, states, done = self.problem, self.suffixes, self.problem.begin
-        seen: list[Tensor] = [states] * len(problem.sites)
+        bare = [problem.base[number][self.active] if number in problem.base else None for number in range(len(deltas))]
         for layer in sorted({site.layer for site in problem.sites}):
             here = [(n, site) for n, site in enumerate(problem.sites) if site.layer == layer]
-            with ExitStack() as stack:
-                inside = {}
-                for number, site in here:
-                    if site.place != "output":
-                        module = self.model.projection(layer, site.place)
-                        index, request = self.lookups[number]
-                        inside[number] = stack.enter_context(record_output(module))
-                        stack.enter_context(shift_output(module, index, deltas[number][request]))
-                states = self.model.run(states, self.packing, done + 1, layer)
-            done = layer
+            if layer > done:
+                states, seen = self._run_to(layer, done, states, here, deltas)
+                for number, state in seen.items():
+                    bare[number] = state.detach()[self.bare_index[number]].to(self.model.precision)
+                done = layer
             for number, site in here:
-                seen[number] = inside[number][0] if site.place != "output" else states
-                if site.place == "output":
+                if not problem.inside(site):
                     index, request = self.lookups[number]
                     states = states.index_add(0, index, deltas[number][request].to(states.dtype))
-        states = self.model.run(states, self.packing, done + 1, self.model.depth - 1)
-        bare = [tensor.detach()[index].float() for tensor, index in zip(seen, self.bare_index, strict=True)]
-        return states, bare
+        return self.model.run(states, self.packing, done + 1, self.model.depth - 1), bare
 
-    def answer_losses(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Per request (over all of the batch): mean NLL over prompts and tokens, and mean probability over prompts."""
-        token_nll = functional.cross_entropy(
-            self.model.logits(states[self.answer_index]), self.answers, reduction="none"
-        )
+    def _run_to(
+        self, layer: int, done: int, states: Tensor, here: list[tuple[int, Site]], deltas: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Go on to the output of `layer`, with the δ inside it in place; and what its sites read before their δ."""
+        with ExitStack() as stack:
+            inner = {}
+            for number, site in here:
+                if site.place != "output":
+                    module = self.model.projection(layer, site.place)
+                    inner[number] = stack.enter_context(record_output(module))
+                    if self.problem.inside(site):
+                        index, request = self.lookups[number]
+                        stack.enter_context(shift_output(module, index, deltas[number][request]))
+            states = self.model.run(states, self.packing, done + 1, layer)
+        return states, {number: inner[number][0] if number in inner else states for number, _ in here}
+
+    def read(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the loss is made of: NLL and probability of the new answer, log-probabilities at the KL prompts.
+
+        Of all requests of the problem: the mean NLL over prompts and tokens, and the mean probability over prompts.
+        Of each request that still runs: one row of log-probabilities at its KL prompt's subject.
+        """
+        logits = self.model.logits(states[torch.cat([self.answer_index, self.kl_index])])
+        answers, kl = logits.split([len(self.answer_index), len(self.kl_index)])
+        token_nll = functional.cross_entropy(answers, self.answers, reduction="none")
         row_nll = token_nll.new_zeros(len(self.row_length)).index_add(0, self.answer_row, token_nll)
         row_nll = row_nll / self.row_length
-        return self._per_request(row_nll), self._per_request(torch.exp(-row_nll.detach()))
+        probability = self._per_request(torch.exp(-row_nll.detach()))
+        return self._per_request(row_nll), probability, functional.log_softmax(kl, -1)
 
     def _per_request(self, rows: Tensor) -> Tensor:
         total = rows.new_zeros(self.problem.count)
         count = total.index_add(0, self.row_request, torch.ones_like(rows))
         return total.index_add(0, self.row_request, rows) / count.clamp(min=1)
-
-    def kl_log_probabilities(self, states: Tensor) -> Tensor:
-        """Log-probabilities at the KL prompts' subjects, one row for each request that still runs."""
-        return functional.log_softmax(self.model.logits(states[self.kl_index]), -1)

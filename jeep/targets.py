@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.attention import chunks
+from jeep.batches import in_batches
 from jeep.models import EditableModel
 from jeep.settings import Optimization, Site
+from jeep.stems import Stems
 from jeep.suffixes import Problem, Selection
 from jeep.tokens import Request
 
@@ -25,9 +26,9 @@ class Target:
 
     case_id: str
     values: Float[Tensor, "sites d"]
-    """Target vectors v = h + δ, float32."""
+    """Target vectors v = h + δ, in the model's `precision`."""
     states: Float[Tensor, "sites d"]
-    """Unedited states h₀ at the lookup positions of the bare prompt, float32."""
+    """Unedited states h₀ at the lookup positions of the bare prompt, likewise."""
     losses: list[float]
     """Total loss of each forward pass that was run."""
     probabilities: list[float]
@@ -43,14 +44,20 @@ class _Descent:
     """One Adam run over every δ of a batch of requests; a request that has reached its goal leaves it."""
 
     def __init__(
-        self, model: EditableModel, requests: Sequence[Request], sites: Sequence[Site], settings: Optimization
+        self,
+        model: EditableModel,
+        requests: Sequence[Request],
+        sites: Sequence[Site],
+        stems: Stems,
+        settings: Optimization,
     ):
         self.requests, self.sites, self.settings = requests, sites, settings
-        self.problem = Problem(model, requests, sites, kl=settings.kl_factor > 0)
+        self.problem = Problem(model, requests, sites, stems, kl=settings.kl_factor > 0)
         count, width = len(requests), self.problem.suffixes[0].shape[1]
-        self.deltas = [torch.zeros(count, width, device=model.device, requires_grad=True) for _ in sites]
+        like = {"device": model.device, "dtype": model.precision}
+        self.deltas = [torch.zeros(count, width, **like, requires_grad=True) for _ in sites]
         self.optimizer = torch.optim.Adam(self.deltas, lr=settings.learning_rate)
-        self.values = torch.zeros(len(sites), count, width, device=model.device)
+        self.values = torch.zeros(len(sites), count, width, **like)
         self.traces: list[list[tuple[float, float]]] = [[] for _ in requests]
         # What the first pass finds, where every δ is zero: states, and log-probabilities at the KL prompts.
         self.unedited: Tensor | None = None
@@ -75,11 +82,10 @@ class _Descent:
     def _evaluate(self, selection: Selection, active: list[int]) -> Tensor:
         """Eq. 11 for each request; keeps its trace, and v as it stands."""
         states, bare = selection.forward(self.deltas)
-        loss, probability = selection.answer_losses(states)
+        loss, probability, log_p = selection.read(states)
         if self.unedited is None:
             self.unedited = torch.stack(bare)
-        if len(selection.kl_index):
-            log_p = selection.kl_log_probabilities(states)
+        if len(log_p):
             if self.reference is None:
                 self.reference = log_p.detach()
             kl = (log_p.exp() * (log_p - self.reference[selection.kl_request])).sum(-1)
@@ -137,6 +143,12 @@ def optimize(
     rounding. Its v is h + δ, h being the state at the site before δ is added: on the unedited model, or with the
     final δ of the other sites in place where the site follows them.
     """
-    sizes = [sum(len(p.ids) + len(request.answer) - 1 for p in request.prompts) for request in requests]
-    for batch in chunks(sizes, token_budget):
-        yield _Descent(model, [requests[number] for number in batch], sites, settings).run()
+    if not requests:
+        return
+    stems = Stems(model, requests)
+    for _, targets in in_batches(
+        [request.tokens for request in requests],
+        token_budget,
+        lambda batch: _Descent(model, [requests[number] for number in batch], sites, stems, settings).run(),
+    ):
+        yield targets

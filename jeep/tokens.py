@@ -92,6 +92,11 @@ class Request:
     kl_prompt: Prompt
     answer: tuple[int, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts, with all but the answer's last behind those that are rewritten."""
+        return len(self.kl_prompt.ids) + sum(len(prompt.ids) + len(self.answer) - 1 for prompt in self.prompts)
+
     @classmethod
     def of(cls, tokenizer, fact: Fact, prefixes: Sequence[str]) -> "Request":
         """Tokenise a fact under every prefix. Raises InvalidFact where the subject cannot be located."""

@@ -2,11 +2,13 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -18,6 +20,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from jeep.config import load_config
 from jeep.corpus import articles, texts
@@ -118,12 +121,29 @@ ARCHITECTURES = tuple(configurations())
 def random_network(name: str, dtype: torch.dtype = torch.float32):
     """A random model of an architecture, with weights large enough for its answers to differ."""
     torch.manual_seed(0)
-    network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation="eager")
+    eager = dtype != torch.float64 or name == "gptj"
+    network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation="eager" if eager else "sdpa")
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
-    return network.to(dtype).eval()
+    return (exact(network) if dtype == torch.float64 else network.to(dtype)).eval()
+
+
+def exact(network):
+    """The model in float64 throughout: some of transformers' modules compute in float32 whatever the weights are."""
+    for module in network.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            weight, eps = module.weight, module.variance_epsilon
+            module.forward = partial(functional.rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
+        if isinstance(module, GPTJAttention):
+            module._attn = partial(_gptj_attn, module)
+    return network.double()
+
+
+def _gptj_attn(module, query, key, value, attention_mask=None):
+    scores = query @ key.mT / module.scale_attn
+    return (scores + attention_mask).softmax(-1) @ value, None
 
 
 @pytest.fixture(scope="session")

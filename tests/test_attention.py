@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
-from benchmarks.plain import read
 from torch import nn
 
-from jeep.attention import Context, Packing, flat
+from benchmarks.plain import read
+from jeep.attention import Context, Packing
+from jeep.batches import flat
 from jeep.errors import UserError
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel, architecture_of, load_model

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
-from benchmarks.plain import read, write
 
+from benchmarks.plain import read, write
 from jeep.covariance import covariances, sequences
 from jeep.editors import load_editor
 from jeep.errors import UserError
