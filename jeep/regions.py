@@ -1,6 +1,6 @@
 """Write target vectors into regions of layers: steps 2 and 3 of JEEP, and all of MEMIT's and PMET's update."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.batches import chunks
+from jeep.attention import KeysValues, Packing
+from jeep.batches import flat, in_batches
 from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
-from jeep.settings import Placement, Position
+from jeep.settings import Place, Placement, Position
 from jeep.solve import closed_form_update
+from jeep.stems import Stems
 from jeep.targets import Target
 from jeep.tokens import Prompt, locate
 
@@ -23,48 +25,78 @@ Pool = Literal["mean", "half_bare"]
 
 
 class LayerWalk:
-    """The states of many prompts as they climb the model, layer by layer; each block runs when it is passed.
+    """The states of many facts' prompts as they climb the model, layer by layer; each block runs when it is passed.
 
-    A W_O may be changed while the walk stands at its layer: nothing below it has to run again.
+    A W_O may be changed while the walk stands at its layer: nothing below it has to run again. What all facts' prompts
+    have in front runs once. States wait on the CPU, so that a device holds one batch at a time.
     """
 
-    def __init__(self, model: EditableModel, prompts: Sequence[Prompt], token_budget: int):
-        self.model, self.prompts, self.layer = model, prompts, 0
-        self.batches = chunks([len(prompt.ids) for prompt in prompts], token_budget)
-        self.packings, self.states = [], []
-        for batch in self.batches:
-            ids = [prompts[number].ids for number in batch]
-            packing, states = model.pack(ids)
-            self.packings.append(packing)
-            self.states.append(states.cpu())
+    def __init__(self, model: EditableModel, prompts: Sequence[Sequence[Prompt]], token_budget: int):
+        """`prompts` holds the prompts of each fact, the bare one first."""
+        self.model, self.token_budget, self.layer = model, token_budget, 0
+        self.stems = Stems(model, prompts)
+        self.stem_states: Tensor | None = None
+        self.prompts = [(prompt, number) for fact in prompts for number, prompt in enumerate(fact)]
+        self.bare = range(0, len(self.prompts), len(prompts[0]))
+        self.behind = [self.stems.length(number) for _, number in self.prompts]
+        rows = [prompt.ids[behind:] for (prompt, _), behind in zip(self.prompts, self.behind, strict=True)]
+        self.lengths = [len(row) for row in rows]
+        positions = [n for row, behind in zip(rows, self.behind, strict=True) for n in range(behind, behind + len(row))]
+        embedded = model.embed(flat(rows, model.device), torch.tensor(positions, device=model.device))
+        self.states = list(embedded.cpu().split(self.lengths))
 
     def advance(self, layer: int) -> None:
         """Go on until the states are the inputs of block `layer`."""
         if layer > self.layer:
-            for number, packing in enumerate(self.packings):
-                states = self.states[number].to(self.model.device)
-                self.states[number] = self.model.run(states, packing, self.layer, layer - 1).cpu()
-            self.layer = layer
+            stem_states, layers = self.stems.run(layer - 1, self.layer, self.stem_states)
+            for rows, (_, states) in self._batches(range(len(self.prompts)), layer - 1, layers):
+                for row, after in zip(rows, states.cpu().split([self.lengths[row] for row in rows]), strict=True):
+                    self.states[row] = after
+            self.stem_states, self.layer = stem_states, layer
 
-    def keys(self, position: Position) -> Float[Tensor, "d_in m"]:
+    def keys(self, position: Position) -> Float[Tensor, "d_in rows"]:
         """The inputs of the current layer's W_O at each prompt's lookup position."""
-        return self._read(self.layer, position, record_input(self.model.projection(self.layer)))
+        recorder = record_input(self.model.projection(self.layer))
+        return self._read(range(len(self.prompts)), self.layer, position, recorder)
 
-    def values(self, layer: int, place: str, position: Position) -> Float[Tensor, "d m"]:
-        """The states at `place` of a layer at or above the current one, the layers between as they are now."""
+    def values(self, layer: int, place: Place, position: Position) -> Float[Tensor, "d m"]:
+        """The bare prompts' states at `place` of a layer at or above the current one, all layers as they are now."""
         recorder = nullcontext() if place == "output" else record_output(self.model.module(layer, place))
-        return self._read(layer, position, recorder)
+        return self._read(self.bare, layer, position, recorder)
 
-    def _read(self, last: int, position: Position, recorder) -> Tensor:
-        columns: list[Tensor | None] = [None] * len(self.prompts)
+    def _batches(
+        self, rows: Sequence[int], last: int, layers: dict[int, KeysValues]
+    ) -> Iterator[tuple[list[int], tuple[Packing, Tensor]]]:
+        """Run blocks up to `last` for some prompts, behind the stems' keys and values."""
+
+        def run(batch: list[int]) -> tuple[Packing, Tensor]:
+            chosen = [rows[n] for n in batch]
+            packing = Packing(
+                [self.lengths[row] for row in chosen],
+                self.model.device,
+                self.states[0].dtype,
+                starts=[self.behind[row] for row in chosen],
+                context=self.stems.context([self.prompts[row][1] for row in chosen], layers),
+            )
+            states = torch.cat([self.states[row] for row in chosen]).to(self.model.device)
+            return packing, self.model.run(states, packing, self.layer, last)
+
+        for batch, result in in_batches([self.lengths[row] for row in rows], self.token_budget, run):
+            yield [rows[n] for n in batch], result
+
+    def _read(self, rows: Sequence[int], last: int, position: Position, recorder) -> Tensor:
+        """What `recorder` sees (without one: the states after block `last`) at the prompts' lookup positions."""
+        columns: dict[int, Tensor] = {}
+        _, layers = self.stems.run(last, self.layer, self.stem_states)
         with recorder as seen:
-            for batch, packing, states in zip(self.batches, self.packings, self.states, strict=True):
-                output = self.model.run(states.to(self.model.device), packing, self.layer, last)
-                index = packing.offsets + torch.tensor([self.prompts[n].position(position) for n in batch])
-                read = (output if seen is None else seen.pop())[index.to(output.device)]
-                for number, row in zip(batch, read.float(), strict=True):
-                    columns[number] = row
-        return torch.stack(columns, 1)
+            for batch, (packing, states) in self._batches(rows, last, layers):
+                inside = [self.prompts[row][0].position(position) - self.behind[row] for row in batch]
+                index = packing.offsets + torch.tensor(inside)
+                read = (states if seen is None else seen[-1])[index.to(states.device)]
+                columns.update(zip(batch, read.to(self.model.precision), strict=True))
+                if seen is not None:
+                    seen.clear()
+        return torch.stack([columns[row] for row in rows], 1)
 
 
 def _pooled(keys: Float[Tensor, "d_in rows"], prefixes: int, pool: Pool) -> Float[Tensor, "d_in m"]:
@@ -94,17 +126,16 @@ def write_regions(
     The model is left as it was, bit for bit. `targets` and `facts` are in the same order.
     """
     reach: Position = placements[-1].position if len(placements) == 1 else "prediction"
-    prompts = [_cut(locate(model.tokenizer, fact, prefix), reach) for fact in facts for prefix in prefixes]
+    prompts = [[_cut(locate(model.tokenizer, fact, prefix), reach) for prefix in prefixes] for fact in facts]
     walk = LayerWalk(model, prompts, token_budget)
-    bare = LayerWalk(model, prompts[:: len(prefixes)], token_budget)
     goals = torch.stack([target.values for target in targets], 2).to(model.device)  # (sites, d, m)
     steps = [(placement, layer) for placement in placements for layer in placement.layers]
     deltas: dict[str, Tensor] = {}
     with model.scratch([model.parameter_name(layer) for _, layer in steps]):
         for placement, layer in tqdm(steps, desc=f"writing {len(facts)} facts", unit="layer"):
-            walk.advance(layer), bare.advance(layer)
+            walk.advance(layer)
             keys = _pooled(walk.keys(placement.position), len(prefixes), pool)
-            current = bare.values(placement.layers[-1], placement.measured, placement.position)
+            current = walk.values(placement.layers[-1], placement.measured, placement.position)
             left = placement.layers[-1] - layer + 1
             share = left if placement.spread == "even" else left**0.5
             residuals = (goals[placement.site] - current) / share

@@ -1,47 +1,63 @@
-"""What the prompts of all requests begin with, above all their sampled prefixes: run once, whatever their number."""
+"""What the prompts of all facts begin with, above all their sampled prefixes: run once, whatever the number of facts."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from os.path import commonprefix
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from jeep.attention import KeysValues
+from jeep.attention import Context, KeysValues
 from jeep.models import EditableModel
-from jeep.tokens import Request
+from jeep.tokens import Prompt
 
 
 class Stems:
-    """For each number j, the tokens in front that all requests' j-th prompts share; keys and values at every layer."""
+    """For each number j, the tokens in front that the j-th prompts of all facts share; none reaches a subject's end."""
 
-    @torch.no_grad()
-    def __init__(self, model: EditableModel, requests: Sequence[Request]):
-        stems = []
-        for prompts in zip(*(request.prompts for request in requests), strict=True):
-            shared = commonprefix([prompt.ids for prompt in prompts])  # noqa: RUF071 (of token ids, not of paths)
-            stems.append(shared[: min(prompt.subject_last for prompt in prompts)])
-        self.lengths = [len(stem) for stem in stems]
-        self.offsets = [sum(self.lengths[:number]) for number in range(len(stems))]
-        self.layers: dict[int, KeysValues] = {}
-        if self.size:
-            packing, states = model.pack([stem for stem in stems if stem], record=self.layers)
-            model.run(states, packing, 0, model.depth - 1)
-
-    @property
-    def size(self) -> int:
+    def __init__(self, model: EditableModel, prompts: Sequence[Sequence[Prompt]]):
+        """`prompts` holds the prompts of each fact."""
+        self.model = model
+        self.ids: list[tuple[int, ...]] = []
+        for group in zip(*prompts, strict=True):
+            shared = commonprefix([prompt.ids for prompt in group])  # noqa: RUF071 (of token ids, not of paths)
+            self.ids.append(shared[: min(prompt.subject_last for prompt in group)])
+        self.offsets = [sum(map(len, self.ids[:number])) for number in range(len(self.ids))]
+        self.size = sum(map(len, self.ids))
         """Tokens of all stems together."""
-        return sum(self.lengths)
 
     def length(self, number: int | None) -> int:
         """Tokens of the j-th stem; none for a prompt without a number."""
-        return 0 if number is None else self.lengths[number]
+        return 0 if number is None else len(self.ids[number])
 
     def tokens(self, number: int | None) -> range:
         """Where the j-th stem's tokens stand in the packed keys and values."""
-        return range(0) if number is None else range(self.offsets[number], self.offsets[number] + self.lengths[number])
+        return range(0) if number is None else range(self.offsets[number], self.offsets[number] + len(self.ids[number]))
+
+    def run(
+        self, last: int, first: int = 0, states: Float[Tensor, "n d"] | None = None
+    ) -> tuple[Float[Tensor, "n d"] | None, dict[int, KeysValues]]:
+        """States after block `last`, from `states` before block `first`; and these blocks' keys and values."""
+        layers: dict[int, KeysValues] = {}
+        if not self.size:
+            return None, layers
+        packing, embedded = self.model.pack([ids for ids in self.ids if ids], record=layers)
+        return self.model.run(embedded if states is None else states, packing, first, last), layers
+
+    @cached_property
+    def layers(self) -> dict[int, KeysValues]:
+        """Keys and values of every block, as the model is when they are first asked for."""
+        with torch.no_grad():
+            return self.run(self.model.depth - 1)[1]
+
+    def context(self, numbers: Sequence[int | None], layers: dict[int, KeysValues]) -> Context | None:
+        """The stems as context of prompts, given the number of each."""
+        tokens = [self.tokens(number) for number in numbers]
+        return Context(rows_of_indices(tokens, self.model.device), layers) if any(tokens) else None
 
 
-def rows_of_indices(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+def rows_of_indices(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b c"]:
     """Token indices of different numbers as one (B, C) tensor, padded with -1."""
     width = max(map(len, rows))
     return torch.tensor([[*row] + [-1] * (width - len(row)) for row in rows], dtype=torch.long, device=device)

@@ -56,70 +56,68 @@ class Problem:
         if kl and any(site.position == "subject_last" for site in sites):
             self.rows += [_Row(number, request.kl_prompt, (), None) for number, request in enumerate(requests)]
         self.starts = [min(row.prompt.position(site.position) for site in sites if row.has(site)) for row in self.rows]
-        self._measure()
+        with torch.no_grad():
+            states = self._below()
+            cuts = [start - stems.length(row.stem) for start, row in zip(self.starts, self.rows, strict=True)]
+            self.suffixes = [row[cut:] for row, cut in zip(states, cuts, strict=True)]
+            """States at the output of block `begin`, from the first site's position on."""
+            self._in_front([row[:cut] for row, cut in zip(states, cuts, strict=True)])
 
     def inside(self, site: Site) -> bool:
         """Whether the rest of the site's own block reads δ; else δ may as well be added to the block's output."""
         return site.place == "attention" and not self.model.parallel
 
-    @torch.no_grad()
-    def _measure(self) -> None:
-        """States of the suffixes at the output of block `begin`; keys and values in front of them above it.
+    def _below(self) -> list[Tensor]:
+        """Each row's states at the output of block `begin`, behind its stem.
 
-        What stands in front of a suffix is its stem, then its own front. Sites of block `begin` have their constant
-        states read at the bare prompts: `base`, by site.
+        Also reads `base`: the states of the sites of that block at the bare prompts, which no δ changes.
         """
         model, stems = self.model, self.stems
-        stem = [stems.length(row.stem) for row in self.rows]
-        own = [row.ids[length:] for row, length in zip(self.rows, stem, strict=True)]
-        behind_stem = self._behind([stems.tokens(row.stem) for row in self.rows], stems.layers)
-        packing, states = model.pack(own, starts=stem, context=behind_stem)
+        behind = [stems.length(row.stem) for row in self.rows]
+        rows = [row.ids[length:] for row, length in zip(self.rows, behind, strict=True)]
+        context = stems.context([row.stem for row in self.rows], stems.layers)
+        packing, states = model.pack(rows, starts=behind, context=context)
+        lowest = [(number, site) for number, site in enumerate(self.sites) if site.layer == self.begin]
         with ExitStack() as stack:
-            lowest = {number: site for number, site in enumerate(self.sites) if site.layer == self.begin}
             inner = {
                 number: stack.enter_context(record_output(model.projection(site.layer, site.place)))
-                for number, site in lowest.items()
+                for number, site in lowest
                 if site.place != "output"
             }
             states = model.run(states, packing, 0, self.begin)
-        bare = [number for number, row in enumerate(self.rows) if row.stem == 0]
+        bare = [(number, row.prompt) for number, row in enumerate(self.rows) if row.stem == 0]
         self.base = {}
-        for number, site in lowest.items():
-            index = [int(packing.offsets[n]) - stem[n] + self.rows[n].prompt.position(site.position) for n in bare]
+        for number, site in lowest:
+            index = [int(packing.offsets[row]) - behind[row] + prompt.position(site.position) for row, prompt in bare]
             read = inner[number][0] if number in inner else states
             self.base[number] = read[torch.tensor(index, device=model.device)].to(model.precision)
-        per_row = states.split([len(row) for row in own])
-        lengths = [start - length for start, length in zip(self.starts, stem, strict=True)]
-        self.suffixes = [row[length:] for row, length in zip(per_row, lengths, strict=True)]
+        return list(states.split([len(row) for row in rows]))
 
-        front = {number: row[: lengths[number]] for number, row in enumerate(per_row) if lengths[number]}
-        recorded: dict[int, KeysValues] = {}
-        if front:
-            behind_stem = self._behind([stems.tokens(self.rows[number].stem) for number in front], stems.layers)
+    def _in_front(self, fronts: Sequence[Tensor]) -> None:
+        """Keys and values in front of the suffixes, above block `begin`: of the stems, then of the rows' own tokens."""
+        model, stems = self.model, self.stems
+        own: dict[int, KeysValues] = {}
+        rows = [number for number, front in enumerate(fronts) if len(front)]
+        if rows:
             packing = Packing(
-                [len(row) for row in front.values()],
+                [len(fronts[number]) for number in rows],
                 model.device,
-                states.dtype,
-                starts=[stem[number] for number in front],
-                context=behind_stem,
-                record=recorded,
+                fronts[0].dtype,
+                starts=[stems.length(self.rows[number].stem) for number in rows],
+                context=stems.context([self.rows[number].stem for number in rows], stems.layers),
+                record=own,
             )
-            model.run(torch.cat(list(front.values())), packing, self.begin + 1, model.depth - 1)
+            model.run(torch.cat([fronts[number] for number in rows]), packing, self.begin + 1, model.depth - 1)
+        parts = [layers for layers in (stems.layers, own) if layers]
+        above = range(self.begin + 1, model.depth) if parts else ()
         self.front = {
-            layer: tuple(
-                map(torch.cat, zip(*(layers[layer] for layers in (stems.layers, recorded) if layers), strict=True))
-            )
-            for layer in range(self.begin + 1, model.depth)
-            if front or stems.size
+            layer: tuple(map(torch.cat, zip(*(layers[layer] for layers in parts), strict=True))) for layer in above
         }
         offset, indices = stems.size, []
-        for row, length in zip(self.rows, lengths, strict=True):
-            indices.append([*stems.tokens(row.stem), *range(offset, offset + length)])
-            offset += length
+        for row, front in zip(self.rows, fronts, strict=True):
+            indices.append([*stems.tokens(row.stem), *range(offset, offset + len(front))])
+            offset += len(front)
         self.front_index = rows_of_indices(indices, model.device)
-
-    def _behind(self, tokens: Sequence[Sequence[int]], layers: dict[int, KeysValues]) -> Context | None:
-        return Context(rows_of_indices(tokens, self.model.device), layers) if any(tokens) else None
 
     def select(self, active: Sequence[int]) -> "Selection":
         """The part of the problem that belongs to the requests `active`."""

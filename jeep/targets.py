@@ -48,8 +48,8 @@ class _Descent:
         model: EditableModel,
         requests: Sequence[Request],
         sites: Sequence[Site],
-        stems: Stems,
         settings: Optimization,
+        stems: Stems,
     ):
         self.requests, self.sites, self.settings = requests, sites, settings
         self.problem = Problem(model, requests, sites, stems, kl=settings.kl_factor > 0)
@@ -145,10 +145,10 @@ def optimize(
     """
     if not requests:
         return
-    stems = Stems(model, requests)
+    stems = Stems(model, [request.prompts for request in requests])
     for _, targets in in_batches(
         [request.tokens for request in requests],
         token_budget,
-        lambda batch: _Descent(model, [requests[number] for number in batch], sites, stems, settings).run(),
+        lambda batch: _Descent(model, [requests[number] for number in batch], sites, settings, stems).run(),
     ):
         yield targets

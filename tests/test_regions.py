@@ -117,9 +117,9 @@ def model_network():
     return random_network("llama")
 
 
-def test_a_walk_sees_what_was_changed_below(byte_level, facts):
+def test_a_walk_sees_what_was_changed_below(byte_level, facts, prefixes):
     model = EditableModel(random_network("gptj"), byte_level)
-    prompts = [locate(byte_level, fact) for fact in facts[:4]]
+    prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in facts[:4]]
     walk = LayerWalk(model, prompts, token_budget=16)
     walk.advance(1)
     name = model.parameter_name(1)
