@@ -4,11 +4,13 @@ import argparse
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from jeep import stages
+from jeep.devices import own_device
 from jeep.errors import UserError, complaint
 
 
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     records = {"help": "facts, as the stage `facts` wrote them"}
     edits = {"type": int, "default": None, "help": "take the first N facts (default: all)"}
     metrics = {"type": str, "choices": ("counterfact", "zsre"), "help": "how an edit is measured"}
+    shard = {"type": _shard, "default": (0, 1), "help": "I/N: every Nth fact, from the Ith on (default: all)"}
     sampled = {"help": "prefixes, as the stage `prefixes` wrote them"}
     labels = {"type": json.loads, "help": "names of models, data sets and methods, as JSON"}
 
@@ -104,11 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         facts=records,
         prefixes=sampled,
         spec={"type": json.loads, "help": "sites and optimization of the editor, as JSON"},
-        shard={
-            "type": _shard,
-            "default": (0, 1),
-            "help": "I/N: every Nth fact, from the Ith on (default: all)",
-        },
+        shard=shard,
         out=out,
     )
     stage(
@@ -121,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         editor={"type": str, "help": "name of the editor"},
         settings={"type": json.loads, "help": "the editor's settings, as JSON"},
         edits=edits,
+        solver={"type": str, "default": None, "help": "device of the normal equations (default: the model's)"},
         out=out,
     )
     stage(
@@ -128,8 +128,14 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint=True,
         facts=records,
         metrics=metrics,
-        deltas={"default": None, "help": "the edit to apply first (default: none)"},
-        edits=edits,
+        deltas={"nargs": "*", "default": (), "help": "edits, each applied alone (default: the unedited model)"},
+        edits={
+            "type": int,
+            "nargs": "+",
+            "default": None,
+            "help": "for each, measure the first N (default: all)",
+        },
+        shard=shard,
         out=out,
     )
     stage(stages.apply, checkpoint=True, deltas={"help": "the edit to apply"}, out=out)
@@ -179,8 +185,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "datasets", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A device named by the user is taken as named; "auto" and "cuda" mean any free one.
+    device = own_device() if getattr(args, "device", None) in ("auto", "cuda") else nullcontext()
     try:
-        args.run(args)
+        with device:
+            args.run(args)
     except (UserError, OSError, ValidationError) as error:
         text = complaint(error) if isinstance(error, ValidationError) else str(error)
         sys.stderr.write(f"error: {text}\n")

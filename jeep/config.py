@@ -85,6 +85,15 @@ class Method(Strict):
     """Settings that replace others, by `model` or `model/dataset`."""
 
 
+class Editing(Strict):
+    """How the work of an edit is split and where it runs; no result depends on it."""
+
+    shards: PositiveInt = 1
+    """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
+    solver: str | None = None
+    """Device of the normal equations (float64), such as cpu; the model's where absent."""
+
+
 class Experiment(Strict):
     """What is run: every method on every data set with every model."""
 
@@ -117,9 +126,8 @@ class Config(Strict):
     seeds: Annotated[list[int], Field(min_length=1)]
     """Each seed samples its own prefixes."""
     token_budget: PositiveInt
-    """Most tokens in one forward pass; the batch size follows from it."""
-    shards: PositiveInt = 1
-    """Jobs that the target vectors of one run are split into."""
+    """Most tokens in one forward pass; the batch size follows from it. Lowered by itself when memory runs out."""
+    editing: Editing = Editing()
     corpus: Corpus
     demo: Demo | None = None
     statistics: dict[Name, Statistics]

@@ -11,13 +11,12 @@ from tqdm import tqdm
 
 from jeep.attention import KeysValues, Packing
 from jeep.batches import flat, in_batches
-from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
 from jeep.settings import Place, Placement, Position
 from jeep.solve import closed_form_update
 from jeep.stems import Stems
-from jeep.targets import Target
+from jeep.task import Task
 from jeep.tokens import Prompt, locate
 
 Pool = Literal["mean", "half_bare"]
@@ -109,41 +108,34 @@ def _pooled(keys: Float[Tensor, "d_in rows"], prefixes: int, pool: Pool) -> Floa
 
 @torch.no_grad()
 def write_regions(
-    model: EditableModel,
-    facts: Sequence[Fact],
-    prefixes: Sequence[str],
-    targets: Sequence[Target],
-    placements: Sequence[Placement],
-    covariance: dict[int, Float[Tensor, "d_in d_in"]],
-    pool: Pool,
-    token_budget: int,
-) -> dict[str, Tensor]:
+    model: EditableModel, task: Task, placements: Sequence[Placement], pool: Pool
+) -> dict[str, Float[Tensor, "..."]]:
     """Write every fact's target vectors into all regions; return the change of each W_O, by parameter name.
 
     Layers are written in ascending order. For layer l of a region with last layer L (Eq. 10): keys K are the inputs of
     W_O at the lookup position, pooled over the prefixes; the residual is (v - h^L)/n (even) or /√n (sqrt) with n layers
     left and h^L measured on the bare prompts; both on the model as changed so far. Δ = R Kᵀ (λC + KKᵀ)⁻¹.
-    The model is left as it was, bit for bit. `targets` and `facts` are in the same order.
+    The model is left as it was, bit for bit.
     """
     reach: Position = placements[-1].position if len(placements) == 1 else "prediction"
-    prompts = [[_cut(locate(model.tokenizer, fact, prefix), reach) for prefix in prefixes] for fact in facts]
-    walk = LayerWalk(model, prompts, token_budget)
-    goals = torch.stack([target.values for target in targets], 2).to(model.device)  # (sites, d, m)
+    prompts = [[_cut(locate(model.tokenizer, fact, prefix), reach) for prefix in task.prefixes] for fact in task.facts]
+    walk = LayerWalk(model, prompts, task.token_budget)
+    goals = torch.stack([target.values for target in task.targets], 2).to(model.device)  # (sites, d, m)
     steps = [(placement, layer) for placement in placements for layer in placement.layers]
     deltas: dict[str, Tensor] = {}
     with model.scratch([model.parameter_name(layer) for _, layer in steps]):
-        for placement, layer in tqdm(steps, desc=f"writing {len(facts)} facts", unit="layer"):
+        for placement, layer in tqdm(steps, desc=f"writing {len(task.facts)} facts", unit="layer"):
             walk.advance(layer)
-            keys = _pooled(walk.keys(placement.position), len(prefixes), pool)
+            keys = _pooled(walk.keys(placement.position), len(task.prefixes), pool)
             current = walk.values(placement.layers[-1], placement.measured, placement.position)
             left = placement.layers[-1] - layer + 1
             share = left if placement.spread == "even" else left**0.5
             residuals = (goals[placement.site] - current) / share
-            change = closed_form_update(residuals, keys, placement.prior * covariance[layer].double())
+            change = closed_form_update(residuals, keys, task.covariance[layer], placement.prior, task.solver)
             name = model.parameter_name(layer)
-            deltas[name] = model.as_stored(layer, change).float().contiguous()
+            deltas[name] = model.as_stored(layer, change).float().cpu().contiguous()
             model.add_({name: deltas[name]})
-    return {name: delta.cpu() for name, delta in deltas.items()}
+    return deltas
 
 
 def _cut(prompt: Prompt, reach: Position) -> Prompt:

@@ -117,11 +117,14 @@ def targets(args: argparse.Namespace) -> None:
 
 def edit(args: argparse.Namespace) -> None:
     """Write the first facts into the model with an editor; save the change of each parameter."""
+    import torch
+
     from jeep.editors import load_editor
     from jeep.facts import load_facts
     from jeep.models import load_model
     from jeep.storage import read_json, read_tensors, write_tensors
     from jeep.target_files import read_targets
+    from jeep.task import Task
 
     editor = load_editor(args.editor, args.settings)
     chosen = load_facts(args.facts)[: args.edits]
@@ -131,14 +134,15 @@ def edit(args: argparse.Namespace) -> None:
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
     statistics = read_tensors(args.covariance)[0] if args.covariance else {}
-    deltas = editor.edit(
-        load_model(args.model, args.dtype, args.device),
+    task = Task(
         chosen,
         read_json(args.prefixes),
+        args.token_budget,
         [vectors[fact.case_id] for fact in chosen] if editor.sites else [],
         {int(layer): matrix for layer, matrix in statistics.items()},
-        args.token_budget,
+        torch.device(args.solver) if args.solver else None,
     )
+    deltas = editor.edit(load_model(args.model, args.dtype, args.device), task)
     provenance = {
         "editor": args.editor,
         "settings": args.settings,
@@ -149,18 +153,39 @@ def edit(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measure efficacy, generalization and locality on the first facts, with or without an edit."""
+    """Measure efficacy, generalization and locality after each of several edits, or without any, on one shard."""
+    import pandas as pd
+
+    from jeep.errors import UserError
     from jeep.evaluate import evaluate as measure
     from jeep.facts import load_facts
     from jeep.models import load_model
     from jeep.storage import atomic, read_tensors
 
+    shard, shards = args.shard
     model = load_model(args.model, args.dtype, args.device)
-    if args.deltas:
-        model.add_(read_tensors(args.deltas)[0])
-    results = measure(model, load_facts(args.facts)[: args.edits], args.metrics, args.token_budget)
+    facts = load_facts(args.facts)
+    counts = args.edits or [len(facts)]
+    if args.deltas and len(args.deltas) != len(counts):
+        raise UserError(f"{len(args.deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
+
+    def measured(count: int) -> pd.DataFrame:
+        return measure(model, facts[:count][shard::shards], args.metrics, args.token_budget)
+
+    results = []
+    unedited = None if args.deltas else measured(max(counts))
+    for number, count in enumerate(counts):
+        if unedited is not None:
+            result = unedited[unedited["case_id"].isin([fact.case_id for fact in facts[:count]])]
+        else:
+            logging.info("after %d edits", count)
+            deltas = read_tensors(args.deltas[number])[0]
+            with model.scratch(list(deltas)):
+                model.add_(deltas)
+                result = measured(count)
+        results.append(result.assign(edits=count))
     with atomic(args.out) as temporary:
-        results.to_parquet(temporary, index=False)
+        pd.concat(results).to_parquet(temporary, index=False)
 
 
 def apply(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What the prompts of all facts begin with, above all their sampled prefixes: run once, whatever the number of facts."""
+"""What the prompts of all facts have in front, above all the sampled prefixes: run once, however many the facts."""
 
 from collections.abc import Sequence
 from functools import cached_property

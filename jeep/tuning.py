@@ -15,6 +15,7 @@ from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
 from jeep.targets import Target, optimize
+from jeep.task import Task
 from jeep.tokens import Request
 
 Space = Mapping[str, Sequence[Any]]
@@ -98,7 +99,7 @@ class Search:
         return [found[fact.case_id] for fact in self.facts]
 
     def _score(self, editor: Editor, targets: list[Target]) -> dict[str, float]:
-        deltas = editor.edit(self.model, self.facts, self.prefixes, targets, self.covariance, self.token_budget)
+        deltas = editor.edit(self.model, Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance))
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
             summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget))

@@ -198,7 +198,7 @@ def target_shards(wildcards):
     return expand(
         "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
         **wildcards,
-        shard=range(CONFIG.shards),
+        shard=range(CONFIG.editing.shards),
     )
 
 
@@ -209,7 +209,7 @@ def needed_covariance(wildcards):
 
 
 def option(name, value):
-    """A command line option, or nothing."""
+    """A command line option with its values, or nothing."""
     return f"--{name} {value}" if value else ""
 
 
@@ -220,7 +220,11 @@ def covariance_option(wildcards, input):
 def needed_deltas(wildcards):
     if wildcards.method == UNEDITED:
         return []
-    return "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
+    return expand(
+        "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+        **wildcards,
+        edits=COUNTS,
+    )
 
 
 def deltas_option(wildcards, input):
@@ -245,19 +249,21 @@ def runs():
             "dataset": dataset,
             "method": method,
             "seed": seed,
-            "edits": edits,
         }
         for dataset in EXPERIMENT.datasets
         for model in EXPERIMENT.models
         for method in EXPERIMENT.methods
         for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
-        for edits in COUNTS
     ]
 
 
 def record_files(wildcards):
-    pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{edits}.parquet"
-    return [pattern.format(**run) for run in runs()]
+    pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
+    return [
+        pattern.format(**run, shard=shard)
+        for run in runs()
+        for shard in range(CONFIG.editing.shards)
+    ]
 
 
 def run_names(wildcards):
@@ -268,7 +274,11 @@ def run_names(wildcards):
             return ""
         return CONFIG.editor(run["method"], run["model"], run["dataset"]).preset
 
-    return [json.dumps(run | {"preset": preset(run)}) for run in runs()]
+    return [
+        json.dumps(run | {"preset": preset(run)})
+        for run in runs()
+        for _ in range(CONFIG.editing.shards)
+    ]
 
 
 def labels(wildcards):

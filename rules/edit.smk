@@ -20,7 +20,7 @@ rule targets:
     params:
         options=editing_options,
         spec=target_spec,
-        shards=CONFIG.shards,
+        shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} --facts {input.facts:q}"
@@ -51,10 +51,11 @@ rule edit:
         editor=editor_name,
         settings=editor_settings,
         covariance=covariance_option,
+        solver=option("solver", CONFIG.editing.solver),
         code=edit_code,
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.solver}"
         " --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 

@@ -2,17 +2,17 @@
 
 
 rule evaluate:
-    """IN: a model, facts, an edit (none for the unedited model). OUT: one row per prompt."""
+    """IN: a model, facts, the edits of every count (none for the unedited model). OUT: one shard's rows per prompt."""
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
         deltas=needed_deltas,
     output:
-        "results/records/{model}/{dataset}/{method}/seed{seed}/{edits}.parquet",
+        "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet",
     log:
-        "logs/evaluate/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+        "logs/evaluate/{model}/{dataset}/{method}/seed{seed}/{shard}.log",
     benchmark:
-        "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+        "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}/{shard}.tsv"
     conda:
         "../envs/jeep.yaml"
     resources:
@@ -21,10 +21,13 @@ rule evaluate:
         options=editing_options,
         metrics=dataset_field("metrics"),
         deltas=deltas_option,
+        edits=COUNTS,
+        shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages:evaluate"),
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} {params.deltas} --edits {wildcards.edits}"
+        " --metrics {params.metrics} {params.deltas} --edits {params.edits}"
+        " --shard {wildcards.shard}/{params.shards}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 

@@ -7,6 +7,7 @@ from jeep.covariance import covariances, sequences
 from jeep.editors import EDITORS, load_editor
 from jeep.evaluate import evaluate
 from jeep.targets import optimize
+from jeep.task import Task
 from jeep.tokens import Request
 
 # The states of tiny models have small norms, where β‖δ‖/‖h‖² would allow no δ at all.
@@ -39,7 +40,7 @@ def deltas_of(name, model, facts, prefixes, covariance, **settings):
     found = {
         t.case_id: t for batch in optimize(model, requests, editor.sites, editor.optimization, 2048) for t in batch
     }
-    return editor.edit(model, facts, prefixes, [found[f.case_id] for f in facts], covariance, 2048)
+    return editor.edit(model, Task(facts, prefixes, 2048, [found[f.case_id] for f in facts], covariance))
 
 
 def test_every_editor_is_tested():

@@ -14,6 +14,7 @@ from jeep.models import EditableModel
 from jeep.regions import LayerWalk, write_regions
 from jeep.solve import closed_form_update
 from jeep.targets import Target
+from jeep.task import Task
 from jeep.tokens import locate
 
 REGION = {"clamp": 1.0, "prior": 20.0}
@@ -50,24 +51,24 @@ def covariance_of(width, layers=range(4)):
 
 def test_closed_form_by_hand():
     """One key (1, 0), prior 1·I, residual (2, 4): Δ = r kᵀ (I + k kᵀ)⁻¹ = r (½, 0)."""
-    change = closed_form_update(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [0.0]]), torch.eye(2))
+    change = closed_form_update(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [0.0]]), torch.eye(2), 1.0)
     torch.testing.assert_close(change, torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=torch.float64))
 
 
 def test_closed_form_minimises_its_objective():
-    """∂/∂Δ (‖Δ K − R‖² + tr Δ C₀ Δᵀ) = 0, by autograd."""
+    """∂/∂Δ (‖Δ K − R‖² + λ tr Δ C Δᵀ) = 0, by autograd."""
     torch.manual_seed(0)
     keys, residuals = torch.randn(6, 4).double(), torch.randn(3, 4).double()
-    prior = 5 * torch.cov(torch.randn(6, 30).double())
-    change = closed_form_update(residuals, keys, prior).requires_grad_()
-    objective = ((change @ keys - residuals) ** 2).sum() + torch.trace(change @ prior @ change.T)
+    covariance = torch.cov(torch.randn(6, 30).double())
+    change = closed_form_update(residuals, keys, covariance, 5.0).requires_grad_()
+    objective = ((change @ keys - residuals) ** 2).sum() + 5 * torch.trace(change @ covariance @ change.T)
     (gradient,) = torch.autograd.grad(objective, change)
     assert gradient.abs().max() < 1e-10
 
 
 def test_a_singular_covariance_is_one_clear_line():
     with pytest.raises(UserError, match=r"not positive definite: collect it over more tokens"):
-        closed_form_update(torch.ones(2, 1), torch.zeros(3, 1), torch.zeros(3, 3))
+        closed_form_update(torch.ones(2, 1), torch.zeros(3, 1), torch.zeros(3, 3), 1.0)
 
 
 @pytest.mark.parametrize("method", ["memit", "jeep"])
@@ -83,7 +84,7 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
     targets = [Target(f.case_id, v, v, [1.0], [0.5]) for f, v in zip(chosen, values, strict=True)]
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
 
-    ours = write_regions(model, chosen, prefixes, targets, editor.placements, covariance, pool="mean", token_budget=40)
+    ours = write_regions(model, Task(chosen, prefixes, 40, targets, covariance), editor.placements, pool="mean")
 
     prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in chosen]
     plain = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
@@ -106,10 +107,9 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     key = (keys[0] + (keys[1] + keys[2]) / 2) / 2
     state = read(model_network(), rows[0].ids, 1, "output", rows[0].subject_last)
     target = Target(fact.case_id, value, value, [1.0], [0.5])
-    (ours,) = write_regions(
-        model, [fact], prefixes, [target], editor.placements, covariance, pool="half_bare", token_budget=40
-    ).values()
-    expected = closed_form_update((value[0] - state)[:, None], key[:, None], 20.0 * covariance[1])
+    task = Task([fact], prefixes, 40, [target], covariance)
+    (ours,) = write_regions(model, task, editor.placements, pool="half_bare").values()
+    expected = closed_form_update((value[0] - state)[:, None], key[:, None], covariance[1], 20.0)
     torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-5)
 
 

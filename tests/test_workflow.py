@@ -30,7 +30,7 @@ def region(layers, **settings):
 CONFIG = {
     "seeds": [0],
     "token_budget": 512,
-    "shards": 2,
+    "editing": {"shards": 2},
     "corpus": {"source": {"kind": "path", "path": "corpus.jsonl"}},
     "statistics": {"default": {"tokens": 4000, "length": 32}},
     "models": {"tiny": {"source": {"kind": "path", "path": "tiny"}, "device": "cpu"}},
@@ -164,10 +164,10 @@ def test_a_methods_settings_repeat_that_method_only(done):
     try:
         write_config(done, closed_form)
         after = jobs(snakemake(done, "-n", "all")[1])
-        assert after == {"edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+        assert after == {"edit": 1, "evaluate": 2, "collect": 1, "table": 1, "all": 1}
         write_config(done, optimization)
         after = jobs(snakemake(done, "-n", "all")[1])
-        assert after == {"targets": 2, "edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+        assert after == {"targets": 2, "edit": 1, "evaluate": 2, "collect": 1, "table": 1, "all": 1}
     finally:
         write_config(done)
 
@@ -181,7 +181,7 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
         assert "Nothing to be done" in snakemake(done, "-n", "all")[1]
         source.write_text(text + "\nSEEN = True\n")
         after = jobs(snakemake(done, "-n", "all")[1])
-        assert after == {"edit": 1, "evaluate": 1, "collect": 1, "table": 1, "all": 1}
+        assert after == {"edit": 1, "evaluate": 2, "collect": 1, "table": 1, "all": 1}
     finally:
         source.write_text(text)
         os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 from jeep.settings import Dtype, Optimization, Placement, Preset, Site, Strict
 
 if TYPE_CHECKING:  # torch stays out of the DAG
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-    from jeep.facts import Fact
     from jeep.models import EditableModel
-    from jeep.targets import Target
+    from jeep.task import Task
 
 
 class Editor(Strict):
@@ -36,15 +33,7 @@ class Editor(Strict):
         return ()
 
     @abstractmethod
-    def edit(
-        self,
-        model: EditableModel,
-        facts: Sequence[Fact],
-        prefixes: Sequence[str],
-        targets: Sequence[Target],
-        covariance: dict[int, Tensor],
-        token_budget: int,
-    ) -> dict[str, Tensor]:
+    def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
 
 
@@ -63,17 +52,8 @@ class RegionEditor(Editor):
         """All layers that are written."""
         return tuple(layer for placement in self.placements for layer in placement.layers)
 
-    def edit(self, model, facts, prefixes, targets, covariance, token_budget):
+    def edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
         from jeep.regions import write_regions
 
-        return write_regions(
-            model,
-            facts,
-            prefixes,
-            targets,
-            self.placements,
-            covariance,
-            pool="mean" if self.preset == "paper" else "half_bare",
-            token_budget=token_budget,
-        )
+        return write_regions(model, task, self.placements, pool="mean" if self.preset == "paper" else "half_bare")
