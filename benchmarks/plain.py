@@ -110,15 +110,16 @@ def target_vectors(network, request, sites, settings):
 
 
 @torch.no_grad()
-def read(network, ids, layer, place, position, inputs=False):
-    """A state (or, with `inputs`, a key) at one position of one sequence; the pass goes through the whole model."""
+def read(network, rows, layer, place, positions, inputs=False):
+    """States (or, with `inputs`, keys) at one position of each row; the pass goes through the whole model."""
     seen = []
     target = module(network, layer, place)
+    at = (torch.arange(len(rows)), torch.tensor(positions))
     if inputs:
-        handle = target.register_forward_pre_hook(lambda _, args: seen.append(args[0][0, position]))
+        handle = target.register_forward_pre_hook(lambda _, args: seen.append(args[0][at]))
     else:
-        handle = target.register_forward_hook(lambda _, __, output: seen.append(tensor_of(output)[0, position]))
-    network(input_ids=torch.tensor([ids]))
+        handle = target.register_forward_hook(lambda _, __, output: seen.append(tensor_of(output)[at]))
+    network(**padded(rows))
     handle.remove()
     return seen[0]
 
@@ -131,10 +132,10 @@ def write(network, prompts, targets, placements, covariance, transposed=False):
         for layer in placement.layers:
             keys, residuals = [], []
             for fact, target in zip(prompts, targets, strict=True):
-                rows = [read(network, p.ids, layer, "mlp", p.position(placement.position), inputs=True) for p in fact]
-                keys.append(torch.stack(rows).mean(0).double())
-                position = fact[0].position(placement.position)
-                state = read(network, fact[0].ids, last, placement.measured, position)
+                positions = [prompt.position(placement.position) for prompt in fact]
+                rows = [prompt.ids for prompt in fact]
+                keys.append(read(network, rows, layer, "mlp", positions, inputs=True).mean(0).double())
+                (state,) = read(network, rows[:1], last, placement.measured, positions[:1])
                 left = last - layer + 1
                 share = left if placement.spread == "even" else left**0.5
                 residuals.append((target[placement.site] - state).double() / share)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
 
+from benchmarks import plain
 from jeep.evaluate import evaluate, score
 from jeep.metrics import harmonic_mean, summarize
 from jeep.models import EditableModel
@@ -46,12 +47,6 @@ def test_without_unrelated_prompts_there_is_no_score():
     assert list(summarize(rows(("a", "ES", 1.0), ("a", "GS", 1.0))).metric) == ["ES", "GS"]
 
 
-def plain_score(network, prompt, answer):
-    logits = network(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-    ids = torch.tensor(answer)
-    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0], logits.argmax(-1) == ids
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
     network = random_network(architecture)
@@ -59,11 +54,10 @@ def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
     prompts = [tuple(encode(byte_level, fact.prompt)) for fact in facts[:5]]
     answers = [[encode_answer(byte_level, a) for a in (f.target_new, "in the city", "a")] for f in facts[:5]]
     ours = score(model, prompts, answers, token_budget=25)
-    for prompt, group, scored in zip(prompts, answers, ours, strict=True):
-        for answer, one in zip(group, scored, strict=True):
-            log_p, correct = plain_score(network, list(prompt), list(answer))
-            torch.testing.assert_close(torch.tensor(one.log_probabilities), log_p, rtol=1e-3, atol=1e-3)
-            assert torch.equal(torch.tensor(one.correct), correct)
+    flat = [scored for group in ours for scored in group]
+    for one, (log_p, correct) in zip(flat, plain.score(network, prompts, answers), strict=True):
+        torch.testing.assert_close(torch.tensor(one.log_probabilities), log_p, rtol=1e-3, atol=1e-3)
+        assert torch.equal(torch.tensor(one.correct), correct)
 
 
 def test_a_model_that_knows_its_facts(trained, facts):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
 
+from benchmarks import plain
 from benchmarks.plain import read, write
 from jeep.covariance import covariances, sequences
 from jeep.editors import load_editor
@@ -87,9 +88,9 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
     ours = write_regions(model, Task(chosen, prefixes, 40, targets, covariance), editor.placements, pool="mean")
 
     prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in chosen]
-    plain = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
-    assert set(ours) == {model.parameter_name(layer) for layer in plain}
-    for layer, change in plain.items():
+    expected_changes = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
+    assert set(ours) == {model.parameter_name(layer) for layer in expected_changes}
+    for layer, change in expected_changes.items():
         expected = model.as_stored(layer, change).float()
         error = (ours[model.parameter_name(layer)] - expected).norm() / expected.norm()
         assert error < 1e-3, layer
@@ -103,9 +104,10 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     value = torch.ones(1, 32)
     editor = load_editor("memit", {"optimization": OPTIMIZATION, "region": {**REGION, "layers": [1], "spread": "even"}})
     rows = [locate(byte_level, fact, prefix) for prefix in prefixes]
-    keys = [read(model_network(), p.ids, 1, "mlp", p.subject_last, inputs=True) for p in rows]
+    where = [prompt.subject_last for prompt in rows]
+    keys = read(model_network(), [prompt.ids for prompt in rows], 1, "mlp", where, inputs=True)
     key = (keys[0] + (keys[1] + keys[2]) / 2) / 2
-    state = read(model_network(), rows[0].ids, 1, "output", rows[0].subject_last)
+    (state,) = read(model_network(), [rows[0].ids], 1, "output", where[:1])
     target = Target(fact.case_id, value, value, [1.0], [0.5])
     task = Task([fact], prefixes, 40, [target], covariance)
     (ours,) = write_regions(model, task, editor.placements, pool="half_bare").values()
@@ -141,9 +143,7 @@ def test_covariances_in_one_pass_equal_plain_ones(architecture, byte_level):
     ours, count = covariances(model, rows, [3, 1], token_budget=12, total=100)
     assert count == sum(map(len, rows))
     for layer in (1, 3):
-        keys = [read(network, row, layer, "mlp", slice(None), inputs=True).double() for row in rows]
-        every = torch.cat(keys)
-        torch.testing.assert_close(ours[layer].double(), every.T @ every / len(every), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours[layer], plain.covariance(network, rows, layer), rtol=1e-4, atol=1e-6)
 
 
 def test_sequences_stop_at_the_token_count(byte_level):

@@ -1,0 +1,1 @@
+"""Speed: the package against the plain way, in one run."""

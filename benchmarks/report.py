@@ -1,0 +1,44 @@
+"""The README's table of the benchmark, from its results file."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from jeep.errors import UserError
+from jeep.storage import atomic, read_json
+
+BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+
+
+def table(results: Path) -> str:
+    """The results as Markdown, and which machine they are of."""
+    machine = read_json(results.with_name("machine.json"))
+    rows = pd.DataFrame(read_json(results))
+    rate = rows["operations"] / rows["ours_seconds"] / machine["operations_per_second"]
+    shown = pd.DataFrame(
+        {
+            "what": rows["what"],
+            "of": rows["unit"],
+            "plain": rows["plain_seconds"].map("{:.2f} s".format),
+            "jeep": rows["ours_seconds"].map("{:.2f} s".format),
+            "ratio": [f"{r.ratio:.1f} ({r.ratio_low:.1f}-{r.ratio_high:.1f})" for r in rows.itertuples()],
+            "spent / needed": (rows["operations"] / rows["operations_needed"]).map("{:.2f}".format),
+            "of the matrix rate": (100 * rate).map("{:.0f} %".format),
+        }
+    )
+    where = (
+        f"{machine['processor']}, {machine['threads']} threads, float32, PyTorch {machine['torch']}; "
+        f"its matrix products reach {machine['operations_per_second'] / 1e9:.0f} GFLOP/s."
+    )
+    return f"{shown.to_markdown(index=False)}\n\n{where}"
+
+
+def write_report(results: Path, readme: Path) -> None:
+    """Replace the table between the marks of a Markdown file. Raises UserError where it has no marks."""
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{readme}: no place for the table ({BEGIN} … {END})")
+    with atomic(readme) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", encoding="utf-8")
