@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
             command.add_argument("--token-budget", type=int, default=2048, help="most tokens in one forward pass")
         for name, settings in options.items():
-            settings = {"type": Path} | settings
+            settings = settings if "action" in settings else {"type": Path} | settings
             command.add_argument(f"--{name.replace('_', '-')}", required="default" not in settings, **settings)
 
     out = {"help": "where the result goes"}
@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         prefixes=sampled,
         spec={"type": json.loads, "help": "sites and optimization of the editor, as JSON"},
         shard=shard,
+        compile={"action": argparse.BooleanOptionalAction, "default": False, "help": "through torch.compile"},
         out=out,
     )
     stage(

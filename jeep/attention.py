@@ -174,6 +174,7 @@ def _rows(packed: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "nh size"]:
     return packed[0].transpose(0, 1).reshape(-1, packed.shape[3])
 
 
+@torch.compiler.disable  # its shapes change with every batch
 def packed_attention(module, query, key, value, attention_mask: Packing, scaling=None, **_):
     """Attention of a packed batch, in the form of transformers' attention interface.
 

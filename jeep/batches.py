@@ -14,26 +14,35 @@ from jeep.errors import UserError
 Result = TypeVar("Result")
 
 
-def chunks(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Split sequences, shortest first, into batches of at most `budget` padded tokens (at least one sequence each)."""
+def chunks(lengths: Sequence[int], budget: int, order: Sequence[int] | None = None) -> list[list[int]]:
+    """Split sequences into batches of at most `budget` padded tokens (at least one sequence each).
+
+    Sequences that are alike in `order` (their lengths where absent) travel together, the least first.
+    """
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
+    longest = 0
+    for index in sorted(range(len(lengths)), key=(order or lengths).__getitem__):
+        longest = max(longest, lengths[index])
+        if batches and (len(batches[-1]) + 1) * longest <= budget:
             batches[-1].append(index)
         else:
             batches.append([index])
+            longest = lengths[index]
     return batches
 
 
 def in_batches(
-    lengths: Sequence[int], budget: int, run: Callable[[list[int]], Result]
+    lengths: Sequence[int],
+    budget: int,
+    run: Callable[[list[int]], Result],
+    order: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
     """Run all sequences in batches; yield each batch's indices with what `run` made of them.
 
     When a batch does not fit into memory, the budget is halved (the log says so) until it does, for it and for all
     that follow. Raises UserError when a single sequence does not fit.
     """
-    todo = chunks(lengths, budget)
+    todo = chunks(lengths, budget, order)
     while todo:
         batch = todo.pop(0)
         try:
@@ -52,7 +61,8 @@ def in_batches(
         budget = tokens // 2
         logging.warning("out of memory: the token budget is lowered to %d", budget)
         left = [*batch, *(index for other in todo for index in other)]
-        todo = [[left[n] for n in part] for part in chunks([lengths[index] for index in left], budget)]
+        parts = chunks([lengths[index] for index in left], budget, order and [order[index] for index in left])
+        todo = [[left[n] for n in part] for part in parts]
 
 
 def flat(ids: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, " n"]:

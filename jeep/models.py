@@ -1,5 +1,6 @@
 """Architectures as rows of one table, and the model that editors work on."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ def architecture_of(config) -> Architecture:
 class EditableModel:
     """A causal language model that runs packed batches block by block and whose W_O can be changed and restored."""
 
-    def __init__(self, network: nn.Module, tokenizer):
+    def __init__(self, network: nn.Module, tokenizer, *, compiled: bool = False):
+        """`compiled`: batches that run many times go through torch.compile's version of each block."""
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.architecture = architecture_of(network.config)
@@ -106,6 +108,7 @@ class EditableModel:
         self.norm = network.get_submodule(self.architecture.norm)
         self.head = network.get_submodule(self.architecture.head)
         self._embedding = network.get_submodule(self.architecture.embedding)
+        self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
         use_packed_attention(network)
 
     @property
@@ -164,9 +167,16 @@ class EditableModel:
         inputs = self._positions(states, packing)
         states = states[None]
         for layer in range(first, last + 1):
-            states = self.blocks[layer](states, attention_mask=packing, **inputs)
+            states = self._block(layer, packing)(states, attention_mask=packing, **inputs)
             states = states[0] if isinstance(states, tuple) else states
         return states[0]
+
+    def _block(self, layer: int, packing: Packing) -> nn.Module:
+        """The block, or its compiled version, which would not see the hooks inside."""
+        block = self.blocks[layer]
+        if self._fast is None or not packing.repeated or any(module._forward_hooks for module in block.modules()):
+            return block
+        return self._fast[layer]
 
     def _positions(self, states: Tensor, packing: Packing) -> dict[str, object]:
         positions = packing.positions[None]
@@ -220,13 +230,20 @@ def load_tokenizer(folder: Path | str):
     return tokenizer
 
 
-def load_model(folder: Path | str, dtype: str = "float32", device: str = "auto") -> EditableModel:
-    """Load a checkpoint folder. Raises UserError when it is missing or of an unknown architecture."""
+def load_model(
+    folder: Path | str, dtype: str = "float32", device: str = "auto", *, compiled: bool = False
+) -> EditableModel:
+    """Load a checkpoint folder. Raises UserError when it is missing or of an unknown architecture.
+
+    `compiled` needs a C++ compiler on a CPU; UserError without one.
+    """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
     architecture_of(AutoConfig.from_pretrained(folder))
     target = pick_device(device)
+    if compiled and target.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        raise UserError("compile: true needs a C++ compiler (g++), and there is none")
     network = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), device_map={"": target} if target.type != "cpu" else None
     )
-    return EditableModel(network, load_tokenizer(folder))
+    return EditableModel(network, load_tokenizer(folder), compiled=compiled)

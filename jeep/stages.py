@@ -104,7 +104,7 @@ def targets(args: argparse.Namespace) -> None:
     from jeep.target_files import optimize_shard
 
     shard, shards = args.shard
-    model = load_model(args.model, args.dtype, args.device)
+    model = load_model(args.model, args.dtype, args.device, compiled=args.compile)
     optimize_shard(
         model,
         load_facts(args.facts)[shard::shards],

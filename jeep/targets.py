@@ -150,5 +150,6 @@ def optimize(
         [request.tokens for request in requests],
         token_budget,
         lambda batch: _Descent(model, [requests[number] for number in batch], sites, settings, stems).run(),
+        order=[request.suffix for request in requests],
     ):
         yield targets

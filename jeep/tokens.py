@@ -97,6 +97,11 @@ class Request:
         """Tokens of all prompts, with all but the answer's last behind those that are rewritten."""
         return len(self.kl_prompt.ids) + sum(len(prompt.ids) + len(self.answer) - 1 for prompt in self.prompts)
 
+    @property
+    def suffix(self) -> int:
+        """Tokens of the bare prompt from the subject's last on."""
+        return len(self.prompts[0].ids) + len(self.answer) - 1 - self.prompts[0].subject_last
+
     @classmethod
     def of(cls, tokenizer, fact: Fact, prefixes: Sequence[str]) -> "Request":
         """Tokenise a fact under every prefix. Raises InvalidFact where the subject cannot be located."""

@@ -164,6 +164,10 @@ def editing_options(wildcards):
     return run_options(wildcards.model, editor_of(wildcards).dtype)
 
 
+def compile_option(wildcards):
+    return "--compile" if CONFIG.models[wildcards.model].compile else ""
+
+
 def statistics_options(wildcards):
     """As `model_options`, in the precision of the statistics, and how much text."""
     entry = CONFIG.statistics_of(wildcards.model)

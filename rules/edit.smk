@@ -19,11 +19,12 @@ rule targets:
         gpu=1,
     params:
         options=editing_options,
+        compile=compile_option,
         spec=target_spec,
         shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages:targets"),
     shell:
-        "python -m jeep targets --model {input.model:q} {params.options} --facts {input.facts:q}"
+        "python -m jeep targets --model {input.model:q} {params.options} {params.compile} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --spec {params.spec:q} --shard {wildcards.shard}/{params.shards}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 

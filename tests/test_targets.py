@@ -1,6 +1,7 @@
 """The target-vector engine against the plain version: one request at a time, the whole model, every token."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -144,6 +145,17 @@ def test_a_request_that_leaves_the_finite_numbers_does_not_stop_the_others(byte_
     network.get_input_embeddings().weight.data[min(own)] = torch.inf
     targets = run(model, requests, SITES["jeep"], SETTINGS)
     assert [target.finite for target in targets] == [True, False, True]
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no C++ compiler")
+def test_compiled_blocks_give_the_same(trained, facts, prefixes):
+    """Also where a site inside a block hooks it: the compiled version would not see the hook."""
+    requests = requests_of(trained.tokenizer, facts, prefixes)
+    compiled = EditableModel(trained.network, trained.tokenizer, compiled=True)
+    for sites in (SITES["jeep"], SITES["jeep-release"]):
+        plain_blocks = run(trained, requests, sites, SETTINGS)
+        for one, other in zip(plain_blocks, run(compiled, requests, sites, SETTINGS), strict=True):
+            assert relative_error(one.values, other.values) < 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
