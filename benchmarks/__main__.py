@@ -43,7 +43,8 @@ EDITOR = load_editor(
         "high": {**REGION, "layers": [20, 21, 22], "spread": "even"},
     },
 )
-LAYERS = list(EDITOR.covariance_layers)
+PLACES = list(EDITOR.covariances)
+LAYERS = [layer for layer, _ in PLACES]
 GROWTH_STEPS = 2
 
 
@@ -161,7 +162,7 @@ class Bench:
         corpus = list(sequences(self.model.tokenizer, texts(self.arguments.corpus), 256, self.arguments.tokens))
 
         def ours() -> dict[int, torch.Tensor]:
-            return covariances(self.model, corpus, LAYERS, self.budget)[0]
+            return covariances(self.model, corpus, PLACES, self.budget)[0]
 
         def bare() -> None:
             for sequence in corpus:

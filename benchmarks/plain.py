@@ -127,24 +127,24 @@ def read(network, rows, layer, place, positions, inputs=False):
 def write(network, prompts, targets, placements, covariance, transposed=False):
     """Steps 2 and 3: `prompts` holds each fact's prompts, the bare one first. Changes `network`; returns the Δs."""
     changes = {}
-    for placement in placements:
-        last = placement.layers[-1]
-        for layer in placement.layers:
-            keys, residuals = [], []
-            for fact, target in zip(prompts, targets, strict=True):
-                positions = [prompt.position(placement.position) for prompt in fact]
-                rows = [prompt.ids for prompt in fact]
-                keys.append(read(network, rows, layer, "mlp", positions, inputs=True).mean(0).double())
-                (state,) = read(network, rows[:1], last, placement.measured, positions[:1])
-                left = last - layer + 1
-                share = left if placement.spread == "even" else left**0.5
-                residuals.append((target[placement.site] - state).double() / share)
-            K, R = torch.stack(keys, 1), torch.stack(residuals, 1)
-            gram = placement.prior * covariance[layer].double() + K @ K.T
-            change = R @ K.T @ torch.linalg.inv(gram)
-            weight = module(network, layer, "mlp").weight
-            weight.data.add_((change.T if transposed else change).to(weight.dtype))
-            changes[layer] = change
+    steps = [(layer, placement) for placement in placements for layer in placement.layers]
+    for layer, placement in sorted(steps, key=lambda step: step[0]):
+        keys, residuals = [], []
+        for fact, target in zip(prompts, targets, strict=True):
+            positions = [prompt.position(placement.position) for prompt in fact]
+            rows = [prompt.ids for prompt in fact]
+            keys.append(read(network, rows, layer, placement.edited, positions, inputs=True).mean(0).double())
+            last = placement.layers[-1]
+            (state,) = read(network, rows[:1], last, placement.measured, positions[:1])
+            left = last - layer + 1
+            share = left if placement.spread == "even" else left**0.5
+            residuals.append((target[placement.site] - state).double() / share)
+        K, R = torch.stack(keys, 1), torch.stack(residuals, 1)
+        gram = placement.prior * covariance[layer, placement.edited].double() + K @ K.T
+        change = R @ K.T @ torch.linalg.inv(gram)
+        weight = module(network, layer, placement.edited).weight
+        weight.data.add_((change.T if transposed else change).to(weight.dtype))
+        changes[layer, placement.edited] = change
     return changes
 
 
@@ -153,7 +153,7 @@ class _Reached(Exception):
 
 
 @torch.no_grad()
-def covariance(network, rows, layer):
+def covariance(network, rows, layer, place="mlp"):
     """E[k kᵀ] of one layer: one pass over the text, a sequence at a time, that stops at the layer."""
     sums, count = 0.0, 0
 
@@ -163,7 +163,7 @@ def covariance(network, rows, layer):
         sums, count = sums + (keys.T @ keys).double(), count + len(keys)
         raise _Reached
 
-    handle = module(network, layer, "mlp").register_forward_pre_hook(hook)
+    handle = module(network, layer, place).register_forward_pre_hook(hook)
     for row in rows:
         with suppress(_Reached):
             network(input_ids=torch.tensor([row]))

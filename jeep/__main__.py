@@ -21,8 +21,11 @@ def _shard(text: str) -> tuple[int, int]:
     return int(shard), int(shards)
 
 
-def _layers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+def _place(text: str) -> tuple[int, str]:
+    layer, _, place = text.partition(".")
+    if not layer.isdigit() or place not in ("mlp", "attention"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a layer and mlp or attention, such as 9.mlp")
+    return int(layer), place
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         stages.covariance,
         checkpoint=True,
         corpus={"help": "corpus as JSON lines"},
-        layers={"type": _layers, "help": "comma-separated layers"},
+        places={"type": _place, "nargs": "+", "help": "every W_O, by layer and place, such as 9.mlp 20.attention"},
         tokens={"type": int, "default": None, "help": "number of tokens (default: the whole corpus)"},
         length={"type": int, "default": 256, "help": "longest sequence"},
         out=out,

@@ -1,4 +1,4 @@
-"""Uncentered covariance E[k kᵀ] of the input of W_O, for many layers in one pass over text (Eq. 10)."""
+"""Uncentered covariance E[k kᵀ] of the input of W_O, for many of them in one pass over text (Eq. 10)."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from jeep.errors import UserError
 from jeep.hooks import record_input
 from jeep.models import EditableModel
+from jeep.settings import Projection
 from jeep.tokens import encode
 
 
@@ -31,33 +32,33 @@ def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None =
 def covariances(
     model: EditableModel,
     rows: Iterable[Sequence[int]],
-    layers: Sequence[int],
+    places: Sequence[tuple[int, Projection]],
     token_budget: int,
     total: int | None = None,
-) -> tuple[dict[int, Float[Tensor, "d_in d_in"]], int]:
-    """E[k kᵀ] of every layer in `layers`, k the input of the MLP's W_O at a token; and the number of tokens.
+) -> tuple[dict[tuple[int, Projection], Float[Tensor, "..."]], int]:
+    """E[k kᵀ] for every W_O in `places` (layer, place), k its input at a token; and the number of tokens.
 
     One pass that stops at the highest layer. Products are taken in float32 for a batch and summed in float64, so that
     no digits are lost however many tokens come; the mean is returned in float32. `total` is for the progress bar.
     Raises UserError when there is no text.
     """
-    layers = sorted(layers)
-    sums: dict[int, Tensor] = {}
+    places = sorted(places)
+    sums: dict[tuple[int, Projection], Tensor] = {}
     count = 0
     with ExitStack() as stack, tqdm(total=total, desc="covariance", unit="tok", mininterval=2) as progress:
-        seen = {layer: stack.enter_context(record_input(model.projection(layer))) for layer in layers}
+        seen = {place: stack.enter_context(record_input(model.projection(*place))) for place in places}
         for batch in _batches(rows, token_budget):
             packing, states = model.pack(batch)
-            model.run(states, packing, 0, layers[-1])
-            for layer in layers:
-                keys = seen[layer].pop().float()
+            model.run(states, packing, 0, places[-1][0])
+            for place in places:
+                keys = seen[place].pop().float()
                 product = (keys.mT @ keys).double()
-                sums[layer] = product if layer not in sums else sums[layer].add_(product)
+                sums[place] = product if place not in sums else sums[place].add_(product)
             count += len(states)
             progress.update(len(states))
     if not count:
         raise UserError("the corpus has no text to estimate covariances from")
-    return {layer: (total / count).float().cpu() for layer, total in sums.items()}, count
+    return {place: (total / count).float().cpu() for place, total in sums.items()}, count
 
 
 def _batches(rows: Iterable[Sequence[int]], token_budget: int) -> Iterator[list[tuple[int, ...]]]:

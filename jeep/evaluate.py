@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from jeep.attention import Context, KeysValues, Packing
-from jeep.batches import chunks
+from jeep.batches import in_batches
 from jeep.facts import Fact
 from jeep.models import EditableModel
 from jeep.tokens import encode, encode_answer
@@ -61,11 +61,16 @@ def score(
 ) -> list[list[_Scored]]:
     """Score each prompt's answers. A prompt runs once; its answers go on from its keys and values."""
     results: list[list[_Scored]] = [[] for _ in prompts]
-    batches = chunks([len(prompt) for prompt in prompts], token_budget)
-    for batch in tqdm(batches, desc="evaluating", unit="batch", mininterval=2):
-        scored = _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch])
-        for number, result in zip(batch, scored, strict=True):
-            results[number] = result
+    batches = in_batches(
+        [len(prompt) for prompt in prompts],
+        token_budget,
+        lambda batch: _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch]),
+    )
+    with tqdm(total=len(prompts), desc="evaluating", unit="prompt", mininterval=2) as progress:
+        for batch, scored in batches:
+            for number, result in zip(batch, scored, strict=True):
+                results[number] = result
+            progress.update(len(batch))
     return results
 
 

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from jeep.attention import KeysValues, Packing
 from jeep.batches import flat, in_batches
+from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
-from jeep.settings import Place, Placement, Position
+from jeep.settings import Place, Placement, Position, Projection
 from jeep.solve import closed_form_update
 from jeep.stems import Stems
 from jeep.task import Task
@@ -53,9 +54,9 @@ class LayerWalk:
                     self.states[row] = after
             self.stem_states, self.layer = stem_states, layer
 
-    def keys(self, position: Position) -> Float[Tensor, "d_in rows"]:
-        """The inputs of the current layer's W_O at each prompt's lookup position."""
-        recorder = record_input(self.model.projection(self.layer))
+    def keys(self, position: Position, place: Projection = "mlp") -> Float[Tensor, "d_in rows"]:
+        """The inputs of a W_O of the current layer at each prompt's lookup position."""
+        recorder = record_input(self.model.projection(self.layer, place))
         return self._read(range(len(self.prompts)), self.layer, position, recorder)
 
     def values(self, layer: int, place: Place, position: Position) -> Float[Tensor, "d m"]:
@@ -118,26 +119,33 @@ def write_regions(
     The model is left as it was, bit for bit.
     """
     reach: Position = placements[-1].position if len(placements) == 1 else "prediction"
-    prompts = [[_cut(locate(model.tokenizer, fact, prefix), reach) for prefix in task.prefixes] for fact in task.facts]
-    walk = LayerWalk(model, prompts, task.token_budget)
+    walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach), task.token_budget)
     goals = torch.stack([target.values for target in task.targets], 2).to(model.device)  # (sites, d, m)
     steps = [(placement, layer) for placement in placements for layer in placement.layers]
+    steps.sort(key=lambda step: step[1])
     deltas: dict[str, Tensor] = {}
-    with model.scratch([model.parameter_name(layer) for _, layer in steps]):
+    with model.scratch([model.parameter_name(layer, placement.edited) for placement, layer in steps]):
         for placement, layer in tqdm(steps, desc=f"writing {len(task.facts)} facts", unit="layer"):
             walk.advance(layer)
-            keys = _pooled(walk.keys(placement.position), len(task.prefixes), pool)
+            keys = _pooled(walk.keys(placement.position, placement.edited), len(task.prefixes), pool)
             current = walk.values(placement.layers[-1], placement.measured, placement.position)
             left = placement.layers[-1] - layer + 1
             share = left if placement.spread == "even" else left**0.5
             residuals = (goals[placement.site] - current) / share
-            change = closed_form_update(residuals, keys, task.covariance[layer], placement.prior, task.solver)
-            name = model.parameter_name(layer)
-            deltas[name] = model.as_stored(layer, change).float().cpu().contiguous()
+            covariance = task.covariance[layer, placement.edited]
+            change = closed_form_update(residuals, keys, covariance, placement.prior, task.solver)
+            name = model.parameter_name(layer, placement.edited)
+            deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
             model.add_({name: deltas[name]})
     return deltas
 
 
-def _cut(prompt: Prompt, reach: Position) -> Prompt:
-    """A prompt without the tokens behind the last position that is read; attention is causal."""
-    return Prompt(prompt.ids[: prompt.position(reach) + 1], prompt.subject_last)
+def prompts_of(
+    model: EditableModel, facts: Sequence[Fact], prefixes: Sequence[str], reach: Position
+) -> list[list[Prompt]]:
+    """Each fact's prompts, without the tokens behind the last position that is read: attention is causal."""
+
+    def cut(prompt: Prompt) -> Prompt:
+        return Prompt(prompt.ids[: prompt.position(reach) + 1], prompt.subject_last)
+
+    return [[cut(locate(model.tokenizer, fact, prefix)) for prefix in prefixes] for fact in facts]

@@ -14,6 +14,8 @@ from pydantic import (
 
 Position = Literal["subject_last", "prediction"]
 Place = Literal["output", "mlp", "attention"]
+Projection = Literal["mlp", "attention"]
+"""A W_O of a block: its MLP's or its attention's."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preset = Literal["paper", "release"]
 
@@ -38,6 +40,15 @@ class Site(Strict):
     """Read h with the final δ of the sites below in place, instead of on the unedited model."""
 
 
+class Relax(Strict):
+    """What PMET does while the new answer is the argmax at each of its tokens, under every prefix."""
+
+    nll: PositiveFloat = 0.1
+    """Factor of the NLL in the next step."""
+    stop_kl: PositiveFloat = 0.01
+    """Stop once α KL is at most this."""
+
+
 class Optimization(Strict):
     """How the target vectors are optimised (Eq. 11)."""
 
@@ -50,12 +61,16 @@ class Optimization(Strict):
     """Stop once the new answer has this mean probability."""
     stop_loss: PositiveFloat | None = None
     """Stop once the total loss is below this."""
+    relax: Relax | None = None
+    """Ease the NLL once the answer is right (PMET)."""
 
 
 class Region(Strict):
-    """Consecutive layers whose MLP output matrix W_O is edited."""
+    """Consecutive layers whose output matrix W_O is edited."""
 
     layers: Annotated[tuple[int, ...], Field(min_length=1)]
+    edited: Projection = "mlp"
+    """Which W_O is edited."""
     clamp: PositiveFloat
     """γ of Eq. 12: ‖δ‖ ≤ γ‖h‖."""
     prior: PositiveFloat
@@ -76,6 +91,7 @@ class Placement(Strict):
     """What the closed form needs to know of a region: its layers, the lookup position, and what is measured where."""
 
     layers: tuple[int, ...]
+    edited: Projection
     position: Position
     prior: float
     spread: Literal["even", "sqrt"]

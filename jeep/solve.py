@@ -27,12 +27,16 @@ def closed_form_update(
     """
     device = device or keys.device
     keys, residuals = keys.to(device, torch.float64), residuals.to(device, torch.float64)
-    gram = covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT)
-    factor, failure = torch.linalg.cholesky_ex(gram)
-    del gram
+    factor = factor_of(covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT))
+    return residuals @ torch.cholesky_solve(keys, factor).mT
+
+
+def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The lower Cholesky factor of a covariance. Raises UserError when it is not positive definite."""
+    factor, failure = torch.linalg.cholesky_ex(matrix)
     if failure.any():
         raise UserError(
-            f"the covariance of a layer with {keys.shape[0]} inputs is not positive definite: "
+            f"the covariance of a layer with {len(matrix)} inputs is not positive definite: "
             "collect it over more tokens (statistics.tokens)"
         )
-    return residuals @ torch.cholesky_solve(keys, factor).mT
+    return factor

@@ -77,22 +77,22 @@ def prefixes(args: argparse.Namespace) -> None:
 
 
 def covariance(args: argparse.Namespace) -> None:
-    """Estimate E[k kᵀ] of the input of W_O for many layers in one pass over the corpus."""
+    """Estimate E[k kᵀ] of the input of many W_O in one pass over the corpus."""
     from jeep.corpus import texts
     from jeep.covariance import covariances, sequences
     from jeep.models import load_model
-    from jeep.storage import write_tensors
+    from jeep.storage import write_covariances
 
     model = load_model(args.model, args.dtype, args.device)
     rows = sequences(model.tokenizer, texts(args.corpus), args.length, args.tokens)
-    result, count = covariances(model, rows, args.layers, args.token_budget, args.tokens)
+    result, count = covariances(model, rows, args.places, args.token_budget, args.tokens)
     provenance = {
         "model": str(args.model),
         "corpus": str(args.corpus),
         "tokens": count,
         "length": args.length,
     }
-    write_tensors(args.out, {str(layer): matrix for layer, matrix in result.items()}, provenance)
+    write_covariances(args.out, result, provenance)
 
 
 def targets(args: argparse.Namespace) -> None:
@@ -122,7 +122,7 @@ def edit(args: argparse.Namespace) -> None:
     from jeep.editors import load_editor
     from jeep.facts import load_facts
     from jeep.models import load_model
-    from jeep.storage import read_json, read_tensors, write_tensors
+    from jeep.storage import read_covariances, read_json, write_tensors
     from jeep.target_files import read_targets
     from jeep.task import Task
 
@@ -133,13 +133,13 @@ def edit(args: argparse.Namespace) -> None:
     chosen = [fact for fact in chosen if fact.case_id not in unusable]
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
-    statistics = read_tensors(args.covariance)[0] if args.covariance else {}
     task = Task(
         chosen,
         read_json(args.prefixes),
         args.token_budget,
         [vectors[fact.case_id] for fact in chosen] if editor.sites else [],
-        {int(layer): matrix for layer, matrix in statistics.items()},
+        read_covariances(args.covariance) if args.covariance else {},
+        args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
         torch.device(args.solver) if args.solver else None,
     )
     deltas = editor.edit(load_model(args.model, args.dtype, args.device), task)
@@ -224,7 +224,7 @@ def tune(args: argparse.Namespace) -> None:
     """Search an editor's settings on development facts, scored by Score."""
     from jeep.facts import load_facts
     from jeep.models import load_model
-    from jeep.storage import read_json, read_tensors, write_json
+    from jeep.storage import read_covariances, read_json, write_json
     from jeep.tuning import Search
 
     search = Search(
@@ -232,7 +232,7 @@ def tune(args: argparse.Namespace) -> None:
         load_facts(args.facts)[: args.edits],
         args.metrics,
         read_json(args.prefixes),
-        {int(layer): matrix for layer, matrix in read_tensors(args.covariance)[0].items()},
+        read_covariances(args.covariance),
         args.token_budget,
     )
     write_json(args.out, search.run(args.editor, args.settings, args.space, args.trials, args.variants, args.seed))

@@ -91,6 +91,17 @@ def read_tensors(path: Path | str) -> tuple[dict, dict]:
     return tensors, provenance
 
 
+def write_covariances(path: Path | str, covariances: dict[tuple[int, str], object], provenance: dict) -> None:
+    """Write covariances by layer and place; the tensors are named like `9.mlp`."""
+    write_tensors(path, {f"{layer}.{place}": matrix for (layer, place), matrix in covariances.items()}, provenance)
+
+
+def read_covariances(path: Path | str) -> dict[tuple[int, str], object]:
+    """Read what `write_covariances` wrote."""
+    named = {name.partition("."): matrix for name, matrix in read_tensors(path)[0].items()}
+    return {(int(layer), place): matrix for (layer, _, place), matrix in named.items()}
+
+
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with Path(path).open("rb") as file:

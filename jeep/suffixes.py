@@ -7,8 +7,10 @@ computed once; a step runs the later layers on each prompt's suffix, with the co
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,6 +40,19 @@ class _Row:
     def has(self, site: Site) -> bool:
         """Whether the site's δ matters here: none at the prediction position reaches the KL prompt's subject."""
         return bool(self.answer) or site.position == "subject_last"
+
+
+class Reading(NamedTuple):
+    """What a step finds, for every request of the problem; one row of `log_p` for each that still runs."""
+
+    nll: Float[Tensor, " requests"]
+    """Mean over prompts and tokens of the new answer."""
+    probability: Float[Tensor, " requests"]
+    """Mean over prompts."""
+    right: Bool[Tensor, " requests"]
+    """Whether the new answer is the argmax at every token of every prompt."""
+    log_p: Float[Tensor, "running vocabulary"]
+    """Log-probabilities at the KL prompts' subjects."""
 
 
 class Problem:
@@ -207,19 +222,21 @@ class Selection:
             states = self.model.run(states, self.packing, done + 1, layer)
         return states, {number: inner[number][0] if number in inner else states for number, _ in here}
 
-    def read(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the loss is made of: NLL and probability of the new answer, log-probabilities at the KL prompts.
-
-        Of all requests of the problem: the mean NLL over prompts and tokens, and the mean probability over prompts.
-        Of each request that still runs: one row of log-probabilities at its KL prompt's subject.
-        """
+    def read(self, states: Tensor, right: bool = False) -> Reading:
+        """What the loss is made of; with `right`, also whether the answer is."""
         logits = self.model.logits(states[torch.cat([self.answer_index, self.kl_index])])
         answers, kl = logits.split([len(self.answer_index), len(self.kl_index)])
         token_nll = functional.cross_entropy(answers, self.answers, reduction="none")
         row_nll = token_nll.new_zeros(len(self.row_length)).index_add(0, self.answer_row, token_nll)
         row_nll = row_nll / self.row_length
-        probability = self._per_request(torch.exp(-row_nll.detach()))
-        return self._per_request(row_nll), probability, functional.log_softmax(kl, -1)
+        wrong = (answers.argmax(-1) != self.answers).to(row_nll.dtype) if right else torch.zeros_like(token_nll)
+        errors = row_nll.new_zeros(self.problem.count).index_add(0, self.row_request[self.answer_row], wrong)
+        return Reading(
+            self._per_request(row_nll),
+            self._per_request(torch.exp(-row_nll.detach())),
+            errors == 0,
+            functional.log_softmax(kl, -1),
+        )
 
     def _per_request(self, rows: Tensor) -> Tensor:
         total = rows.new_zeros(self.problem.count)

@@ -1,7 +1,5 @@
 """Target vectors on disk: one safetensors file a shard, written batch by batch so that a killed shard goes on."""
 
-import hashlib
-import json
 import logging
 import math
 import shutil
@@ -13,6 +11,7 @@ from tqdm import tqdm
 
 from jeep.facts import Fact
 from jeep.models import EditableModel
+from jeep.progress import fingerprint
 from jeep.settings import TargetSpec
 from jeep.storage import read_tensors, write_tensors
 from jeep.targets import Target, optimize
@@ -33,7 +32,7 @@ def optimize_shard(
     optimisation leaves the finite numbers are logged by case id and left out of the file.
     """
     requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
-    partial = out.parent / f".{out.stem}-{_fingerprint(model, requests, spec)}"
+    partial = out.parent / f".{out.stem}-{fingerprint(model, requests, spec)}"
     for stale in out.parent.glob(f".{out.stem}-*"):
         if stale != partial:
             shutil.rmtree(stale)
@@ -52,13 +51,6 @@ def optimize_shard(
         logging.warning("fact %s: the loss did not stay finite; it is left out", case_id)
     _write(out, [done[request.case_id] for request in requests if request.case_id in done], spec, failed)
     shutil.rmtree(partial, ignore_errors=True)
-
-
-def _fingerprint(model: EditableModel, requests: Sequence[Request], spec: TargetSpec) -> str:
-    """What a partial result depends on; the weights by a sum over one matrix of each block."""
-    weights = [float(model.projection(layer).weight.float().sum()) for layer in range(model.depth)]
-    content = json.dumps([weights, [repr(request) for request in requests], spec.model_dump(mode="json")])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _write(path: Path, targets: Sequence[Target], spec: TargetSpec, failed: Iterable[str] = ()) -> None:

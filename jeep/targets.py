@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.batches import in_batches
+from jeep.facts import Fact
 from jeep.models import EditableModel
-from jeep.settings import Optimization, Site
+from jeep.settings import Optimization, Site, TargetSpec
 from jeep.stems import Stems
-from jeep.suffixes import Problem, Selection
+from jeep.suffixes import Problem, Reading, Selection
 from jeep.tokens import Request
 
 
@@ -62,6 +63,7 @@ class _Descent:
         # What the first pass finds, where every δ is zero: states, and log-probabilities at the KL prompts.
         self.unedited: Tensor | None = None
         self.reference: Tensor | None = None
+        self.nll_factor = torch.ones(count, **like)
 
     def run(self) -> list[Target]:
         """Descend until every request has stopped."""
@@ -70,8 +72,8 @@ class _Descent:
         for step in range(self.settings.steps):
             last = step == self.settings.steps - 1
             with torch.set_grad_enabled(not last):
-                loss = self._evaluate(selection, active)
-            going = [request for request in active if not _stops(self.settings, *self.traces[request][-1])]
+                loss, stopped = self._evaluate(selection, active)
+            going = [request for request in active if not stopped[request]]
             if last or not going:
                 break
             self._step(loss[going].sum())
@@ -79,25 +81,46 @@ class _Descent:
                 active, selection = going, self.problem.select(going)
         return [self._target(number) for number in range(len(self.requests))]
 
-    def _evaluate(self, selection: Selection, active: list[int]) -> Tensor:
-        """Eq. 11 for each request; keeps its trace, and v as it stands."""
+    def _evaluate(self, selection: Selection, active: list[int]) -> tuple[Tensor, list[bool]]:
+        """Eq. 11 for each request, and whether it has reached its goal; keeps its trace, and v as it stands."""
         states, bare = selection.forward(self.deltas)
-        loss, probability, log_p = selection.read(states)
+        reading = selection.read(states, right=self.settings.relax is not None)
         if self.unedited is None:
             self.unedited = torch.stack(bare)
-        if len(log_p):
-            if self.reference is None:
-                self.reference = log_p.detach()
-            kl = (log_p.exp() * (log_p - self.reference[selection.kl_request])).sum(-1)
-            loss = loss.index_add(0, selection.kl_request, self.settings.kl_factor * kl)
+        kl = self._divergence(reading.log_p, selection)
+        loss = self.nll_factor * reading.nll + kl
         for site, delta, state in zip(self.sites, self.deltas, self.unedited, strict=True):
-            loss = loss + site.weight_decay * delta.norm(dim=-1) / state.norm(dim=-1) ** 2
+            loss = loss + site.weight_decay * delta.norm(dim=-1) / _positive(state.norm(dim=-1) ** 2)
         for number, (site, delta) in enumerate(zip(self.sites, self.deltas, strict=True)):
             base = bare[number] if site.follow else self.unedited[number, active]
             self.values[number, active] = base + delta.detach()[active]
+        losses, probabilities = loss.detach().tolist(), reading.probability.tolist()
         for request in active:
-            self.traces[request].append((loss[request].item(), probability[request].item()))
-        return loss
+            self.traces[request].append((losses[request], probabilities[request]))
+        return loss, self._stopped(loss.detach(), reading, kl.detach())
+
+    def _divergence(self, log_p: Tensor, selection: Selection) -> Tensor:
+        """α KL(P with δ ‖ P without) of every request; zero without a KL prompt."""
+        total = self.nll_factor.new_zeros(len(self.requests))
+        if not len(log_p):
+            return total
+        if self.reference is None:
+            self.reference = log_p.detach()
+        kl = (log_p.exp() * (log_p - self.reference[selection.kl_request])).sum(-1)
+        return total.index_add(0, selection.kl_request, self.settings.kl_factor * kl)
+
+    def _stopped(self, loss: Tensor, reading: Reading, kl: Tensor) -> list[bool]:
+        """Which requests have reached their goal, or have left the finite numbers."""
+        settings, relax = self.settings, self.settings.relax
+        stopped = ~torch.isfinite(loss)
+        if settings.stop_loss is not None:
+            stopped |= loss < settings.stop_loss
+        if settings.stop_probability is not None:
+            stopped |= reading.probability >= settings.stop_probability
+        if relax is not None:
+            self.nll_factor = torch.where(reading.right, relax.nll, 1.0).to(self.nll_factor)
+            stopped |= reading.right & (kl <= relax.stop_kl)
+        return stopped.tolist()
 
     def _step(self, loss: Tensor) -> None:
         """One step of Adam, and every δ back onto its ball (Eq. 12)."""
@@ -107,7 +130,7 @@ class _Descent:
         with torch.no_grad():
             for site, delta, state in zip(self.sites, self.deltas, self.unedited, strict=True):
                 radius = site.clamp * state.norm(dim=-1)
-                delta.mul_((radius / delta.norm(dim=-1)).clamp(max=1)[:, None])
+                delta.mul_((radius / _positive(delta.norm(dim=-1))).clamp(max=1)[:, None])
 
     def _target(self, number: int) -> Target:
         losses, probabilities = zip(*self.traces[number], strict=True)
@@ -120,13 +143,9 @@ class _Descent:
         )
 
 
-def _stops(settings: Optimization, loss: float, probability: float) -> bool:
-    """Whether a request has reached its goal, or has left the finite numbers."""
-    return (
-        not math.isfinite(loss)
-        or (settings.stop_loss is not None and loss < settings.stop_loss)
-        or (settings.stop_probability is not None and probability >= settings.stop_probability)
-    )
+def _positive(norms: Tensor) -> Tensor:
+    """Norms to divide by: a state may be zero (attention that is switched off), and then its δ stays zero."""
+    return norms.clamp(min=torch.finfo(norms.dtype).tiny)
 
 
 def optimize(
@@ -153,3 +172,13 @@ def optimize(
         order=[request.suffix for request in requests],
     ):
         yield targets
+
+
+def optimize_facts(
+    model: EditableModel, facts: Sequence[Fact], prefixes: Sequence[str], spec: TargetSpec, token_budget: int
+) -> list[Target]:
+    """The target vectors of facts, in their order."""
+    requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
+    batches = optimize(model, requests, spec.sites, spec.optimization, token_budget)
+    found = {target.case_id: target for batch in batches for target in batch}
+    return [found[fact.case_id] for fact in facts]

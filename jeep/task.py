@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from jeep.facts import Fact
+from jeep.settings import Projection
 from jeep.targets import Target
 
 
@@ -22,7 +24,9 @@ class Task:
     """Most tokens in one forward pass."""
     targets: Sequence[Target] = ()
     """The facts' target vectors in the facts' order, where the editor has sites."""
-    covariance: Mapping[int, Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
-    """E[k kᵀ] by layer, where the editor asks for it."""
+    covariance: Mapping[tuple[int, Projection], Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
+    """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
+    checkpoint: Path | None = None
+    """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None
     """Where normal equations are solved; the model's device where absent."""

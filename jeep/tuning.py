@@ -14,9 +14,8 @@ from jeep.evaluate import Metrics, evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
-from jeep.targets import Target, optimize
+from jeep.targets import Target, optimize_facts
 from jeep.task import Task
-from jeep.tokens import Request
 
 Space = Mapping[str, Sequence[Any]]
 """Values to try by the dotted path of a setting, such as low.clamp."""
@@ -42,7 +41,6 @@ class Search:
     ):
         self.model, self.facts, self.metrics, self.prefixes = model, facts, metrics, prefixes
         self.covariance, self.token_budget = covariance, token_budget
-        self.requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
 
     def run(
         self, name: str, settings: Mapping[str, Any], space: Space, trials: int, variants: int, seed: int
@@ -72,8 +70,7 @@ class Search:
         """The settings that change the target vectors, and the others."""
 
         def spec(values):
-            editor = load_editor(name, values)
-            return editor.sites, getattr(editor, "optimization", None)
+            return load_editor(name, values).target_spec
 
         base = spec(settings)
         outer = {p: v for p, v in space.items() if any(spec(with_value(settings, p, x)) != base for x in v)}
@@ -92,11 +89,9 @@ class Search:
         return dict(settings)
 
     def _targets(self, editor: Editor) -> list[Target]:
-        if not editor.sites:
+        if editor.target_spec is None:
             return []
-        batches = optimize(self.model, self.requests, editor.sites, editor.optimization, self.token_budget)
-        found = {target.case_id: target for batch in batches for target in batch}
-        return [found[fact.case_id] for fact in self.facts]
+        return optimize_facts(self.model, self.facts, self.prefixes, editor.target_spec, self.token_budget)
 
     def _score(self, editor: Editor, targets: list[Target]) -> dict[str, float]:
         deltas = editor.edit(self.model, Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance))

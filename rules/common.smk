@@ -141,10 +141,7 @@ def editor_settings(wildcards):
 
 
 def target_spec(wildcards):
-    editor = editor_of(wildcards)
-    return TargetSpec(
-        sites=editor.sites, optimization=editor.optimization
-    ).model_dump_json()
+    return editor_of(wildcards).target_spec.model_dump_json()
 
 
 def run_options(model, dtype=None):
@@ -177,37 +174,51 @@ def statistics_options(wildcards):
     )
 
 
-def edited_layers(model, methods, datasets):
-    """All layers whose covariance some method needs on this model."""
-    return sorted(
-        {
-            layer
-            for method in methods
-            for dataset in datasets
-            if method != UNEDITED
-            for layer in CONFIG.editor(method, model, dataset).covariance_layers
-        }
-    )
+def needed_places(model):
+    """Every W_O, as (layer, place), whose covariance some method of the experiment needs on this model."""
+    return {
+        place
+        for run in runs()
+        if run["model"] == model and run["method"] != UNEDITED
+        for place in CONFIG.editor(run["method"], model, run["dataset"]).covariances
+    }
 
 
-def covariance_layers(wildcards):
-    layers = edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets)
-    return ",".join(map(str, layers))
+def place_names(places):
+    return [f"{layer}.{place}" for layer, place in sorted(places)]
+
+
+def covariance_places(wildcards):
+    return place_names(needed_places(wildcards.model))
+
+
+def target_owner(method, model, dataset):
+    """The first method whose target vectors are the same: ablations and sweeps share their method's."""
+
+    def spec(name):
+        editor = CONFIG.editor(name, model, dataset)
+        return editor.dtype, editor.target_spec
+
+    return next(name for name in CONFIG.methods if spec(name) == spec(method))
 
 
 def target_shards(wildcards):
     """All shards of a method's target vectors; none for a method without."""
     if not editor_of(wildcards).sites:
         return []
+    values = dict(wildcards)
+    values["method"] = target_owner(
+        wildcards.method, wildcards.model, wildcards.dataset
+    )
     return expand(
         "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
-        **wildcards,
+        **values,
         shard=range(CONFIG.editing.shards),
     )
 
 
 def needed_covariance(wildcards):
-    if not editor_of(wildcards).covariance_layers:
+    if not editor_of(wildcards).covariances:
         return []
     return f"results/covariance/{wildcards.model}.safetensors"
 
@@ -326,16 +337,14 @@ def tuning_space(wildcards):
     return json.dumps(CONFIG.tuning.space[wildcards.model][wildcards.method])
 
 
-def tuning_layers(wildcards):
-    """All layers in the search space of a model, beside those in use."""
-    layers = set(
-        edited_layers(wildcards.model, EXPERIMENT.methods, EXPERIMENT.datasets)
-    )
+def tuning_places(wildcards):
+    """Every W_O in the search space of a model, beside those in use."""
+    places = needed_places(wildcards.model)
     for space in CONFIG.tuning.space[wildcards.model].values():
         for path, values in space.items():
             if path.split(".")[-1] == "layers":
-                layers.update(layer for value in values for layer in value)
-    return ",".join(map(str, sorted(layers)))
+                places |= {(layer, "mlp") for value in values for layer in value}
+    return place_names(places)
 
 
 def development_facts(wildcards):

@@ -173,7 +173,7 @@ rule prefixes:
 
 
 rule covariance:
-    """IN: a model, Wikipedia text. OUT: E[k kᵀ] of every layer that a method edits."""
+    """IN: a model, Wikipedia text. OUT: E[k kᵀ] of every W_O that a method edits."""
     input:
         model="results/models/{model}",
         corpus="results/corpus/wikipedia.jsonl",
@@ -189,8 +189,8 @@ rule covariance:
         gpu=1,
     params:
         options=statistics_options,
-        layers=covariance_layers,
+        places=covariance_places,
         code=code_digest("jeep.stages:covariance"),
     shell:
         "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
-        " --layers {params.layers} --out {output:q} 2> >(tee {log:q} >&2)"
+        " --places {params.places} --out {output:q} 2> >(tee {log:q} >&2)"

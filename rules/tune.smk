@@ -10,7 +10,7 @@ use rule covariance as tuning_covariance with:
         "results/benchmarks/tuning_covariance/{model}.tsv"
     params:
         options=statistics_options,
-        layers=tuning_layers,
+        places=tuning_places,
         code=code_digest("jeep.stages:covariance"),
 
 

@@ -18,7 +18,7 @@ def test_shipped_configurations_are_valid(name):
     for model in config.experiment.models:
         for dataset in config.experiment.datasets:
             for method in config.experiment.methods[1:]:
-                assert config.editor(method, model, dataset).covariance_layers
+                assert config.editor(method, model, dataset).covariances
 
 
 def test_the_papers_settings_of_jeep():
@@ -27,7 +27,7 @@ def test_the_papers_settings_of_jeep():
     mcf, zsre = (config.editor("jeep", "llama", dataset) for dataset in ("mcf", "zsre"))
     assert (mcf.low.clamp, mcf.high.clamp, mcf.low.prior, mcf.high.prior) == (1, 0.25, 2500, 1000)
     assert (zsre.low.clamp, zsre.high.clamp, zsre.low.prior, zsre.high.prior) == (1, 0.7, 6000, 3000)
-    assert mcf.covariance_layers == (5, 6, 7, 8, 9, 10, 22, 23, 24)
+    assert mcf.covariances == tuple((layer, "mlp") for layer in (5, 6, 7, 8, 9, 10, 22, 23, 24))
     assert mcf.dtype == "float16"
 
 
@@ -58,5 +58,5 @@ def test_a_bad_file_is_one_line(tmp_path, text, complaint):
 
 def test_every_editor_can_be_looked_up():
     for name in EDITORS:
-        with pytest.raises(ValueError, match="optimization"):
+        with pytest.raises(ValueError, match="Field required"):
             load_editor(name, {})

@@ -1,18 +1,33 @@
 """Every editor on tiny models that know a few facts, of both block types."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
+from jeep import progress
 from jeep.covariance import covariances, sequences
 from jeep.editors import EDITORS, load_editor
+from jeep.editors.rome import Rome
 from jeep.evaluate import evaluate
-from jeep.targets import optimize
+from jeep.models import EditableModel
+from jeep.regions import LayerWalk, prompts_of
+from jeep.targets import optimize_facts
 from jeep.task import Task
-from jeep.tokens import Request
+from jeep.tokens import encode, encode_answer
 
 # The states of tiny models have small norms, where β‖δ‖/‖h‖² would allow no δ at all.
 LOW = {"layers": [0, 1], "clamp": 2.0, "prior": 20.0, "weight_decay": 0.0}
 SETTINGS = {
+    "ft_wd": {"layer": 2, "learning_rate": 0.001, "weight_decay": 0.0, "stop_loss": 0.3},
+    "pmet": {
+        "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05, "relax": {}},
+        # The attention of the two lowest blocks is off in these models: its δ stays zero, whatever its bound.
+        "region": {**LOW, "spread": "sqrt"},
+        "write": "both",
+    },
+    "rome": {"optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05}, "layer": 1, "weight_decay": 0.0},
     "memit": {
         "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05},
         "region": {**LOW, "spread": "even"},
@@ -29,25 +44,23 @@ SETTINGS = {
 def covariance(trained, facts):
     texts = [prompt for fact in facts for prompt in (fact.prompt, *fact.paraphrases)]
     rows = sequences(trained.tokenizer, texts, 32, 3000)
-    found, _ = covariances(trained, rows, range(4), 512, 3000)
+    places = [(layer, place) for layer in range(4) for place in ("mlp", "attention")]
+    found, _ = covariances(trained, rows, places, 512, 3000)
     # So little text does not span the keys' space; a little of every direction makes the matrix definite.
-    return {layer: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for layer, matrix in found.items()}
+    return {place: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for place, matrix in found.items()}
 
 
 def deltas_of(name, model, facts, prefixes, covariance, **settings):
     editor = load_editor(name, SETTINGS[name] | settings)
-    requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
-    found = {
-        t.case_id: t for batch in optimize(model, requests, editor.sites, editor.optimization, 2048) for t in batch
-    }
-    return editor.edit(model, Task(facts, prefixes, 2048, [found[f.case_id] for f in facts], covariance))
+    targets = optimize_facts(model, facts, prefixes, editor.target_spec, 2048) if editor.target_spec else []
+    return editor.edit(model, Task(facts, prefixes, 2048, targets, covariance))
 
 
 def test_every_editor_is_tested():
     assert set(SETTINGS) == set(EDITORS)
 
 
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", sorted({*EDITORS} - {"ft_wd"}))  # fine-tuning does not keep the others
 def test_one_edit_changes_the_answer_and_keeps_the_others(name, trained, facts, prefixes, covariance):
     fact, others = facts[9:10], facts[:9] + facts[10:]
     before = {key: value.clone() for key, value in trained.network.state_dict().items()}
@@ -71,10 +84,11 @@ def test_many_edits_at_once(name, trained, facts, prefixes, covariance):
     assert results["ES"] > 0.8
 
 
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", ["jeep", "memit", "pmet", "ft_wd"])
 def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, covariance):
-    paper = deltas_of(name, trained, facts[:2], prefixes, covariance)
-    release = deltas_of(name, trained, facts[:2], prefixes, covariance, preset="release")
+    settings = {"weight_decay": "power_law"} if name == "ft_wd" else {}
+    paper = deltas_of(name, trained, facts[:2], prefixes, covariance, **settings)
+    release = deltas_of(name, trained, facts[:2], prefixes, covariance, **settings, preset="release")
     assert paper.keys() == release.keys()
     assert any(not torch.allclose(paper[key], release[key]) for key in paper)
 
@@ -83,3 +97,106 @@ def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, cov
 def test_the_same_edit_twice_is_the_same_to_the_bit(name, trained, facts, prefixes, covariance):
     one, two = (deltas_of(name, trained, facts[:3], prefixes, covariance) for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, covariance):
+    """W̃ k₀ = v for one edit, and Δ has rank one."""
+    editor = load_editor("rome", SETTINGS["rome"])
+    (target,) = optimize_facts(trained, facts[:1], prefixes, editor.spec, 2048)
+    (delta,) = deltas_of("rome", trained, facts[:1], prefixes, covariance).values()
+    walk = LayerWalk(trained, prompts_of(trained, facts[:1], prefixes[:1], "subject_last"), 2048)
+    walk.advance(editor.layer)
+    (key,) = walk.keys("subject_last").T
+    change = trained.as_stored(editor.layer, delta) @ key
+    torch.testing.assert_close(change, target.values[0] - target.states[0], rtol=1e-3, atol=1e-4)
+    assert torch.linalg.matrix_rank(delta, rtol=1e-4) == 1
+
+
+def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, covariance, tmp_path, monkeypatch):
+    editor = load_editor("rome", SETTINGS["rome"])
+    task = Task(facts[:4], prefixes, 2048, (), covariance, tmp_path / "checkpoint.safetensors")
+    whole = editor.edit(trained, replace(task, checkpoint=None))
+    original, asked = Rome._change, []
+
+    def dies(self, model, fact, *rest):
+        asked.append(fact.case_id)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return original(self, model, fact, *rest)
+
+    monkeypatch.setattr(Rome, "_change", dies)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(trained, task)
+    resumed = editor.edit(trained, task)
+    assert asked == ["city-0", "city-1", "city-2", "city-2", "city-3"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not task.checkpoint.exists()
+
+
+def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefixes):
+    """Two epochs in one batch, against autograd through the model's own forward pass."""
+    editor = load_editor("ft_wd", {"layer": 2, "epochs": 2, "learning_rate": 0.01, "weight_decay": 0.1})
+    network = copy.deepcopy(trained.network)
+    parameters = dict(network.get_submodule(f"{trained.architecture.blocks}.2").named_parameters())
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters.values(), lr=0.01, weight_decay=0.1)
+    model = EditableModel(network, trained.tokenizer)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    for _ in range(2):
+        losses = []
+        for fact in facts[:3]:
+            prompt, answer = encode(model.tokenizer, fact.prompt), encode_answer(model.tokenizer, fact.target_new)
+            packing, states = model.pack([[*prompt, *answer[:-1]]])
+            logits = model.logits(model.run(states, packing, 0, model.depth - 1)[len(prompt) - 1 :])
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
+        optimizer.zero_grad()
+        (sum(losses) / 3).backward()
+        optimizer.step()
+    changes = editor.edit(trained, Task(facts[:3], prefixes, 2048))
+    for name, value in parameters.items():
+        ours = changes[f"{trained.architecture.blocks}.2.{name}"]
+        change = value.detach() - before[name]
+        assert (ours - change).norm() < 1e-2 * change.norm()  # Adam takes the sign of what is nearly zero
+
+
+def test_the_power_law_of_weight_decay():
+    """Gangadhar and Stratos's fit at one and at a thousand edits."""
+    editor = load_editor("ft_wd", {"layer": 0})
+    assert editor.decay(1) == pytest.approx(1.16870, abs=1e-4)
+    assert editor.decay(1000) == pytest.approx(0.0028631, abs=1e-6)
+    assert load_editor("ft_wd", {"layer": 0, "preset": "release"}).decay(1000) == 0
+
+
+def jeep(**settings):
+    return load_editor("jeep", SETTINGS["jeep"] | settings)
+
+
+def test_ablations_share_the_target_vectors_of_what_they_leave_out():
+    assert jeep(write=["low"]).target_spec == jeep(write=["high"]).target_spec == jeep().target_spec
+    assert jeep(high=None).sites == jeep().sites[:1]
+    assert jeep(low=None).sites == jeep().sites[1:]
+    assert jeep(together=False).sites == jeep().sites[:1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"high": None},
+        {"low": None},
+        {"write": ["low"]},
+        {"write": ["high"]},
+        {"together": False},
+        {"high": SETTINGS["jeep"]["high"] | {"edited": "attention"}},
+    ],
+    ids=["no-high", "no-low", "write-low", "write-high", "separate", "attention"],
+)
+def test_ablations_write_what_they_name(settings, trained, facts, prefixes, covariance):
+    deltas = deltas_of("jeep", trained, facts[:3], prefixes, covariance, **settings)
+    editor = jeep(**settings)
+    assert set(deltas) == {trained.parameter_name(*place) for place in editor.covariances}
+    assert all(torch.isfinite(delta).all() for delta in deltas.values())
+    assert any(delta.abs().max() > 0 for delta in deltas.values())

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
+from jeep.covariance import covariances
 from jeep.editors import load_editor
 from jeep.facts import Fact
 from jeep.targets import optimize
+from jeep.task import Task
 from jeep.tokens import Request
 
 CASES = ["0", "2", "4"]
@@ -29,7 +31,15 @@ EDITORS = {
         "region": region([6, 7, 8, 9], 0.9, 4000, "even"),
     },
 }
-VECTORS = {"jeep": [("z_low", "h0_low"), ("z_high", "h0_high")], "memit": [("z", "h0")]}
+EDITORS["pmet"] = {
+    "optimization": {"steps": 30, "kl_factor": 1.0, "stop_loss": 0.05, "relax": {}},
+    "region": region([6, 7, 8, 9], 0.9, 4000, "sqrt"),
+}
+VECTORS = {
+    "jeep": [("z_low", "h0_low"), ("z_high", "h0_high")],
+    "memit": [("z", "h0")],
+    "pmet": [("z_attn", "h0_attn"), ("z_mlp", "h0_mlp")],
+}
 
 
 @pytest.mark.slow
@@ -52,3 +62,19 @@ def test_target_vectors_equal_the_released_codes(name, smollm2):
             for ours, key in ((target.values[site], vector), (target.states[site], state)):
                 theirs = released[f"{name}/{key}"][row]
                 assert np.linalg.norm(ours.numpy() - theirs) / np.linalg.norm(theirs) < 1e-3, key
+
+
+@pytest.mark.slow
+def test_romes_change_equals_the_released_codes(smollm2):
+    folder = SHARED / "golden"
+    if not (folder / "released.npz").is_file():
+        pytest.skip("the reference vectors (released.npz) are not beside the checkout")
+    inputs, released = json.loads((folder / "inputs.json").read_text()), np.load(folder / "released.npz")
+    record = inputs["requests"][0]
+    fact = Fact("0", record["subject"], record["prompt"], "", record["target_new"]["str"])
+    rows = np.load(folder / "covariance_token_ids.npy").tolist()
+    covariance, _ = covariances(smollm2, rows, [(8, "mlp")], 4096)
+    editor = load_editor("rome", {"optimization": {"steps": 20, "stop_loss": 0.05}, "layer": 8})
+    (change,) = editor.edit(smollm2, Task([fact], inputs["templates"], 2048, (), covariance)).values()
+    theirs = np.outer(released["rome/right"][0], released["rome/left"][0])
+    assert np.linalg.norm(change.numpy() - theirs) / np.linalg.norm(theirs) < 1e-3

@@ -32,6 +32,22 @@ def editors(preset="paper"):
                 "region": {**REGION, "layers": [0, 1], "spread": "even"},
             },
         ),
+        "pmet": load_editor(
+            "pmet",
+            {
+                "optimization": OPTIMIZATION,
+                "region": {**REGION, "layers": [0, 1], "spread": "sqrt"},
+                "write": "both",
+            },
+        ),
+        "jeep-attention": load_editor(
+            "jeep",
+            {
+                "optimization": OPTIMIZATION,
+                "low": {**REGION, "layers": [0, 1], "spread": "sqrt"},
+                "high": {**REGION, "layers": [2, 3], "spread": "even", "edited": "attention"},
+            },
+        ),
         "jeep": load_editor(
             "jeep",
             {
@@ -44,10 +60,15 @@ def editors(preset="paper"):
     }
 
 
-def covariance_of(width, layers=range(4)):
+def covariance_of(widths, layers=range(4)):
+    """Any definite matrix for every W_O; `widths` by place."""
     generator = torch.Generator().manual_seed(3)
-    samples = {layer: torch.randn(width, 3 * width, generator=generator) for layer in layers}
-    return {layer: sample @ sample.T / sample.shape[1] for layer, sample in samples.items()}
+    samples = {
+        (layer, place): torch.randn(width, 3 * width, generator=generator)
+        for layer in layers
+        for place, width in widths.items()
+    }
+    return {place: sample @ sample.T / sample.shape[1] for place, sample in samples.items()}
 
 
 def test_closed_form_by_hand():
@@ -72,7 +93,7 @@ def test_a_singular_covariance_is_one_clear_line():
         closed_form_update(torch.ones(2, 1), torch.zeros(3, 1), torch.zeros(3, 3), 1.0)
 
 
-@pytest.mark.parametrize("method", ["memit", "jeep"])
+@pytest.mark.parametrize("method", ["memit", "jeep", "pmet", "jeep-attention"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_write_equals_the_plain_version(architecture, method, byte_level, facts, prefixes):
     network = random_network(architecture)
@@ -81,7 +102,9 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
     chosen = facts[:3]
     torch.manual_seed(2)
     values = [torch.randn(len(editor.sites), 32) for _ in chosen]
-    covariance = covariance_of(model.projection(0).weight.numel() // 32)
+    covariance = covariance_of(
+        {place: model.projection(0, place).weight.numel() // 32 for place in ("mlp", "attention")}
+    )
     targets = [Target(f.case_id, v, v, [1.0], [0.5]) for f, v in zip(chosen, values, strict=True)]
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
 
@@ -89,10 +112,10 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
 
     prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in chosen]
     expected_changes = write(network, prompts, values, editor.placements, covariance, transposed=architecture == "gpt2")
-    assert set(ours) == {model.parameter_name(layer) for layer in expected_changes}
-    for layer, change in expected_changes.items():
-        expected = model.as_stored(layer, change).float()
-        error = (ours[model.parameter_name(layer)] - expected).norm() / expected.norm()
+    assert set(ours) == {model.parameter_name(*place) for place in expected_changes}
+    for (layer, place), change in expected_changes.items():
+        expected = model.as_stored(layer, change, place).float()
+        error = (ours[model.parameter_name(layer, place)] - expected).norm() / expected.norm()
         assert error < 1e-3, layer
     assert all(torch.equal(before[name], value) for name, value in model.network.state_dict().items())
 
@@ -100,7 +123,7 @@ def test_write_equals_the_plain_version(architecture, method, byte_level, facts,
 def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     """Keys of the released code: ½ bare + ½ mean of the sampled prefixes'."""
     model = EditableModel(random_network("llama"), byte_level)
-    fact, covariance = facts[0], covariance_of(64)
+    fact, covariance = facts[0], covariance_of({"mlp": 64})
     value = torch.ones(1, 32)
     editor = load_editor("memit", {"optimization": OPTIMIZATION, "region": {**REGION, "layers": [1], "spread": "even"}})
     rows = [locate(byte_level, fact, prefix) for prefix in prefixes]
@@ -111,7 +134,7 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     target = Target(fact.case_id, value, value, [1.0], [0.5])
     task = Task([fact], prefixes, 40, [target], covariance)
     (ours,) = write_regions(model, task, editor.placements, pool="half_bare").values()
-    expected = closed_form_update((value[0] - state)[:, None], key[:, None], covariance[1], 20.0)
+    expected = closed_form_update((value[0] - state)[:, None], key[:, None], covariance[1, "mlp"], 20.0)
     torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-5)
 
 
@@ -140,10 +163,10 @@ def test_covariances_in_one_pass_equal_plain_ones(architecture, byte_level):
     texts = ["Paris is a city in France.", "The city of Rome lies in Italy, not in Spain.", "Bonn"]
     rows = list(sequences(byte_level, texts, length=9, tokens=100))
     assert max(map(len, rows)) <= 9
-    ours, count = covariances(model, rows, [3, 1], token_budget=12, total=100)
+    ours, count = covariances(model, rows, [(3, "mlp"), (1, "attention"), (1, "mlp")], token_budget=12, total=100)
     assert count == sum(map(len, rows))
-    for layer in (1, 3):
-        torch.testing.assert_close(ours[layer], plain.covariance(network, rows, layer), rtol=1e-4, atol=1e-6)
+    for place, matrix in ours.items():
+        torch.testing.assert_close(matrix, plain.covariance(network, rows, *place), rtol=1e-4, atol=1e-6)
 
 
 def test_sequences_stop_at_the_token_count(byte_level):

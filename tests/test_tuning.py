@@ -16,7 +16,7 @@ SPACE = {"region.prior": [1.0, 1e6], "region.clamp": [0.5, 2.0], "region.layers"
 @pytest.fixture(scope="module")
 def search(trained, facts, prefixes):
     width = trained.projection(0).weight.shape[1]
-    covariance = {layer: torch.eye(width) for layer in range(3)}
+    covariance = {(layer, "mlp"): torch.eye(width) for layer in range(3)}
     return Search(trained, facts[:4], "counterfact", prefixes, covariance, 512)
 
 
@@ -29,8 +29,8 @@ def test_a_value_is_set_at_its_path():
 
 def test_target_vectors_are_optimised_once_for_all_variants(search, trained, monkeypatch):
     calls = []
-    original = tuning.optimize
-    monkeypatch.setattr(tuning, "optimize", lambda *args: calls.append(args[2]) or original(*args))
+    original = tuning.optimize_facts
+    monkeypatch.setattr(tuning, "optimize_facts", lambda *args: calls.append(args[3]) or original(*args))
     before = {name: value.clone() for name, value in trained.network.state_dict().items()}
     results = search.run("memit", SETTINGS, SPACE, trials=2, variants=2, seed=0)
     assert len(calls) == 2

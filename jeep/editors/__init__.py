@@ -6,7 +6,7 @@ from typing import Any
 
 from jeep.editors.base import Editor
 
-EDITORS = ("jeep", "memit")
+EDITORS = ("ft_wd", "jeep", "memit", "pmet", "rome")
 
 
 def load_editor_class(name: str) -> type[Editor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from jeep.settings import Dtype, Optimization, Placement, Preset, Site, Strict
+from jeep.settings import Dtype, Optimization, Placement, Preset, Projection, Site, Strict, TargetSpec
 
 if TYPE_CHECKING:  # torch stays out of the DAG
     from torch import Tensor
@@ -28,8 +28,13 @@ class Editor(Strict):
         return ()
 
     @property
-    def covariance_layers(self) -> tuple[int, ...]:
-        """Layers whose W_O needs the covariance of its input."""
+    def target_spec(self) -> TargetSpec | None:
+        """What the target vectors depend on; None where there are none."""
+        return None
+
+    @property
+    def covariances(self) -> tuple[tuple[int, Projection], ...]:
+        """Every W_O, by layer and place, whose input's covariance is needed."""
         return ()
 
     @abstractmethod
@@ -43,14 +48,19 @@ class RegionEditor(Editor):
     optimization: Optimization
 
     @property
+    def target_spec(self) -> TargetSpec:
+        """The sites and how their vectors are optimised."""
+        return TargetSpec(sites=self.sites, optimization=self.optimization)
+
+    @property
     @abstractmethod
     def placements(self) -> tuple[Placement, ...]:
         """The regions, in the order they are written."""
 
     @property
-    def covariance_layers(self) -> tuple[int, ...]:
-        """All layers that are written."""
-        return tuple(layer for placement in self.placements for layer in placement.layers)
+    def covariances(self) -> tuple[tuple[int, Projection], ...]:
+        """Of all that is written."""
+        return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
 
     def edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""

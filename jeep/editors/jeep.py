@@ -6,46 +6,66 @@ The presets differ in where the vectors live. `paper` uses hidden states, and re
 high region is written after the low one, and a v* built on the unedited h* would subtract the low region's own effect.
 `release` uses the MLP's output in the low region, and in the high region adds δ* to the attention's output while the
 residual subtracts the MLP's output, as the authors' released code does.
+
+Table 4's ablations are settings: a region that is absent, one that is optimised but not written, one optimisation after
+the other, and a high region whose attention is edited.
 """
 
-from pydantic import model_validator
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from jeep.editors.base import RegionEditor
-from jeep.settings import Placement, Region, Site
+from jeep.settings import Place, Placement, Region, Site
+
+Which = Literal["low", "high"]
 
 
 class Jeep(RegionEditor):
     """Two regions whose target vectors are optimised together."""
 
-    low: Region
-    high: Region
+    low: Region | None = None
+    """Step 2; without it there is no δ′ (ablation "w/o δ′ & step 2")."""
+    high: Region | None = None
+    """Step 3; without it there is no δ* (ablation "w/o δ* & step 3")."""
+    write: Annotated[tuple[Which, ...], Field(min_length=1)] = ("low", "high")
+    """Regions that are written, of those that are optimised (ablations "w/o step 2", "w/o step 3")."""
+    together: bool = True
+    """Optimise δ′ and δ* in one run; else δ* on the model whose low region is written ("separate optimisation")."""
 
     @model_validator(mode="after")
     def _order(self) -> "Jeep":
-        if self.low.layers[-1] >= self.high.layers[0]:
+        if not self._regions:
+            raise ValueError("a low or a high region is needed")
+        if len(self._regions) == 2 and self.low.layers[-1] >= self.high.layers[0]:
             raise ValueError("the low region must lie below the high region")
+        if not self.together and (len(self._regions) < 2 or len(self.write) < 2):
+            raise ValueError("together: false needs two regions, and writes both")
         return self
+
+    @property
+    def _regions(self) -> dict[Which, Region]:
+        """The regions that are optimised, the low one first."""
+        return {name: region for name, region in (("low", self.low), ("high", self.high)) if region is not None}
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """δ′ at the subject's last token of L′, δ* at the prediction position of L* (Eq. 11)."""
-        paper = self.preset == "paper"
-        return (
-            Site(
-                layer=self.low.layers[-1],
-                place="output" if paper else "mlp",
-                position="subject_last",
-                clamp=self.low.clamp,
-                weight_decay=self.low.weight_decay,
-            ),
-            Site(
-                layer=self.high.layers[-1],
-                place="output" if paper else "attention",
-                position="prediction",
-                clamp=self.high.clamp,
-                weight_decay=self.high.weight_decay,
-                follow=paper,
-            ),
+        return tuple(self._site(name) for name in self._regions if self.together or name == "low")
+
+    def _site(self, name: Which) -> Site:
+        region, paper = self._regions[name], self.preset == "paper"
+        place: Place = "mlp" if name == "low" else "attention"
+        if paper:
+            place = "output" if region.edited == "mlp" else region.edited
+        return Site(
+            layer=region.layers[-1],
+            place=place,
+            position="subject_last" if name == "low" else "prediction",
+            clamp=region.clamp,
+            weight_decay=region.weight_decay,
+            follow=paper and name == "high",
         )
 
     @property
@@ -54,14 +74,29 @@ class Jeep(RegionEditor):
         return tuple(
             Placement(
                 layers=region.layers,
-                position=site.position,
+                edited=region.edited,
+                position="subject_last" if name == "low" else "prediction",
                 prior=region.prior,
                 spread=region.spread,
-                measured="output" if self.preset == "paper" else "mlp",
-                site=index,
+                measured="output" if self.preset == "paper" and region.edited == "mlp" else region.edited,
+                site=number,
             )
-            for index, (region, site) in enumerate(zip((self.low, self.high), self.sites, strict=True))
+            for number, (name, region) in enumerate(self._regions.items())
+            if name in self.write
         )
+
+    def edit(self, model, task):
+        """Write the regions; without `together`, optimise δ* only when the low region is written."""
+        if self.together:
+            return super().edit(model, task)
+        from jeep.targets import optimize_facts
+
+        low, high = (self.model_copy(update={other: None, "together": True}) for other in ("high", "low"))
+        deltas = low.edit(model, task)
+        with model.scratch(list(deltas)):
+            model.add_(deltas)
+            targets = optimize_facts(model, task.facts, task.prefixes, high.target_spec, task.token_budget)
+            return deltas | high.edit(model, replace(task, targets=targets))
 
 
 EDITOR = Jeep

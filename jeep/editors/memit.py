@@ -28,6 +28,7 @@ class Memit(RegionEditor):
         return (
             Placement(
                 layers=self.region.layers,
+                edited=self.region.edited,
                 position="subject_last",
                 prior=self.region.prior,
                 spread=self.region.spread,

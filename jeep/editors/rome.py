@@ -1,0 +1,93 @@
+"""ROME (Meng et al. 2022a): rank-one updates of one layer, one fact after the other.
+
+Each fact's target vector is optimised on the model that the facts before left. Δ = (v − W k₀) uᵀ / (k₀·u) with u the
+direction of C⁻¹k, so that the edited W maps the bare prompt's key k₀ to v exactly; k is the mean key over all prefixes
+and C the covariance of the unedited model.
+"""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from jeep.editors.base import Editor
+from jeep.settings import Optimization, Site, TargetSpec
+
+
+class Rome(Editor):
+    """One layer's W_O, at the subject's last token."""
+
+    optimization: Optimization
+    layer: int
+    clamp: PositiveFloat = 4.0
+    """γ of Eq. 12, against the MLP's output."""
+    weight_decay: NonNegativeFloat = 0.5
+    """β of Eq. 11."""
+
+    @property
+    def covariances(self) -> tuple[tuple[int, Literal["mlp"]], ...]:
+        """The edited W_O's."""
+        return ((self.layer, "mlp"),)
+
+    @property
+    def spec(self) -> TargetSpec:
+        """v is the MLP's output at the subject's last token. Not a `target_spec`: it depends on the edits before."""
+        site = Site(
+            layer=self.layer,
+            place="mlp",
+            position="subject_last",
+            clamp=self.clamp,
+            weight_decay=self.weight_decay,
+        )
+        return TargetSpec(sites=(site,), optimization=self.optimization)
+
+    def edit(self, model, task):
+        """Write the facts in their order; a run that was killed goes on from its last checkpoint."""
+        import torch
+        from tqdm import tqdm
+
+        from jeep.progress import Progress, fingerprint
+        from jeep.solve import factor_of
+
+        name = model.parameter_name(self.layer)
+        weight = model.network.get_parameter(name)
+        factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
+        original = weight.data.clone()
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
+        done, saved = progress.load()
+        with model.scratch([name]):
+            if saved:
+                weight.data.copy_(saved["weight"])
+            rest = task.facts[done:]
+            for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=len(task.facts)):
+                model.add_({name: self._change(model, fact, task, factor)})
+                done += 1
+                progress.save(done, lambda: {"weight": weight.data.cpu()})
+            delta = (weight.data.float() - original.float()).cpu()
+        progress.end()
+        return {name: delta}
+
+    def _change(self, model, fact, task, factor):
+        """One fact's rank-one Δ, as the parameter is stored."""
+        import logging
+
+        import torch
+
+        from jeep.regions import LayerWalk, prompts_of
+        from jeep.targets import optimize_facts
+
+        (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
+        if not target.finite:
+            logging.warning("fact %s: the loss did not stay finite; it is left out", fact.case_id)
+            return torch.zeros_like(model.network.get_parameter(model.parameter_name(self.layer)))
+        with torch.no_grad():
+            walk = LayerWalk(model, prompts_of(model, [fact], task.prefixes, "subject_last"), task.token_budget)
+            walk.advance(self.layer)
+            keys = walk.keys("subject_last").to(factor)
+            u = torch.cholesky_solve(keys.mean(1, keepdim=True), factor)
+            u = u[:, 0] / u.norm()
+            residual = (target.values - target.states)[0].to(factor)  # v − W k₀, a bias included
+            change = torch.outer(residual / (keys[:, 0] @ u), u)
+        return model.as_stored(self.layer, change).to(model.precision)
+
+
+EDITOR = Rome

@@ -1,0 +1,48 @@
+"""Checkpoints of long work, so that a killed job goes on from its last one."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from jeep.models import EditableModel
+from jeep.storage import read_tensors, write_tensors
+
+
+def fingerprint(model: EditableModel, *content: object) -> str:
+    """What an unfinished result depends on: `content` by its repr, the weights by a sum over a matrix of each block."""
+    weights = [float(model.projection(layer).weight.float().sum()) for layer in range(model.depth)]
+    return hashlib.sha256(repr((weights, content)).encode()).hexdigest()[:12]
+
+
+SECONDS = 60.0
+"""Between two checkpoints."""
+
+
+class Progress:
+    """One checkpoint file, written again every minute."""
+
+    def __init__(self, path: Path | None, fingerprint: str):
+        """Without a path nothing is kept. A checkpoint with another fingerprint is not used."""
+        self.path, self.fingerprint = path, fingerprint
+        self.last = time.monotonic()
+
+    def load(self) -> tuple[int, dict[str, Tensor]]:
+        """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint."""
+        if self.path is None or not self.path.is_file():
+            return 0, {}
+        tensors, provenance = read_tensors(self.path)
+        return (provenance["done"], tensors) if provenance["fingerprint"] == self.fingerprint else (0, {})
+
+    def save(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
+        """Keep what `tensors` returns, unless the last checkpoint is younger than SECONDS."""
+        if self.path is not None and time.monotonic() - self.last >= SECONDS:
+            write_tensors(self.path, tensors(), {"done": done, "fingerprint": self.fingerprint})
+            self.last = time.monotonic()
+
+    def end(self) -> None:
+        """Remove the checkpoint; the result is there."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
