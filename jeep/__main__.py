@@ -154,16 +154,19 @@ def _parser() -> argparse.ArgumentParser:
         out=out,
     )
     table = {"help": "results of the stage `collect`"}
+    shown = {"type": str, "nargs": "+", "help": "methods in the table, in this order"}
     stage(
         stages.tables,
         records=table,
-        artifact={"type": str, "help": "table2 or table3"},
-        datasets={"type": str, "nargs": "*", "help": "data sets in the table"},
+        artifact={"type": str, "help": "table2, table3 or table4"},
+        models={"type": str, "nargs": "+", "help": "models in the table"},
+        datasets={"type": str, "nargs": "+", "help": "data sets in the table"},
+        methods=shown,
         labels=labels,
         edits={"type": int, "help": "number of edits"},
         out={"help": "the CSV file; .md and .tex are put beside it"},
     )
-    stage(stages.curve, records=table, labels=labels, out=out)
+    stage(stages.curve, records=table, methods=shown, labels=labels, out=out)
     stage(
         stages.tune,
         checkpoint=True,

@@ -4,6 +4,7 @@ This module imports no torch: the DAG is built from it.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSo
 
 UNEDITED = "none"
 """The method that edits nothing: the model as it is."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Model(Strict):
@@ -78,10 +79,13 @@ class Statistics(Strict):
 class Method(Strict):
     """An editor with its settings per model and data set."""
 
-    editor: Literal[EDITORS]  # type: ignore[valid-type]
+    editor: Literal[EDITORS] | None = None  # type: ignore[valid-type]
+    """Needed unless the method extends another."""
+    extends: Name | None = None
+    """A method whose editor, settings and overrides this one starts from, such as an ablation."""
     label: str | None = None
     """Name in tables and figures."""
-    settings: dict[str, Any]
+    settings: dict[str, Any] = Field(default_factory=dict)
     """Settings for every model and data set."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings that replace others, by `model` or `model/dataset`."""
@@ -96,6 +100,14 @@ class Editing(Strict):
     """Device of the normal equations (float64), such as cpu; the model's where absent."""
 
 
+class Ablations(Strict):
+    """What Table 4 compares, with as many edits as the experiment."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name]
+
+
 class Experiment(Strict):
     """What is run: every method on every data set with every model."""
 
@@ -106,6 +118,13 @@ class Experiment(Strict):
     """Facts edited at once."""
     curve: list[PositiveInt] = Field(default_factory=list)
     """Further edit counts, for the curve over edit counts."""
+    ablations: Ablations | None = None
+    """Table 4."""
+
+    @property
+    def grids(self) -> list["Experiment | Ablations"]:
+        """Both grids of models, data sets and methods."""
+        return [self, *([self.ablations] if self.ablations else [])]
 
 
 class Tuning(Strict):
@@ -142,32 +161,53 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _references(self) -> "Config":
-        for kind in ("models", "datasets", "methods"):
-            for name in getattr(self.experiment, kind):
-                if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
-                    raise ValueError(f"experiment.{kind} names {name!r}, which {kind} does not define")
+        self._check_methods()
+        for grid in self.experiment.grids:
+            where = "experiment" if grid is self.experiment else "experiment.ablations"
+            for kind in ("models", "datasets", "methods"):
+                for name in getattr(grid, kind):
+                    if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
+                        raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
+            for model, dataset, name in product(grid.models, grid.datasets, grid.methods):
+                if name != UNEDITED:
+                    self.editor(name, model, dataset)
+        return self
+
+    def _check_methods(self) -> None:
         for name, method in self.methods.items():
             for key in method.overrides:
                 model, _, dataset = key.partition("/")
                 if model not in self.models or (dataset and dataset not in self.datasets):
                     raise ValueError(f"methods.{name}.overrides: {key!r} is no model or model/dataset")
-        for model in self.experiment.models:
-            for dataset in self.experiment.datasets:
-                for name in self.experiment.methods:
-                    if name != UNEDITED:
-                        self.editor(name, model, dataset)
-        return self
+            seen = [name]
+            while (base := self.methods[seen[-1]].extends) is not None:
+                if base not in self.methods or base in seen:
+                    raise ValueError(f"methods.{seen[-1]}.extends names {base!r}, which is no other method")
+                seen.append(base)
+            if self.methods[seen[-1]].editor is None:
+                raise ValueError(f"methods.{seen[-1]}: no editor (one of {', '.join(EDITORS)})")
+
+    def editor_name(self, method: str) -> str:
+        """The editor of a method, or of the one it extends."""
+        entry = self.methods[method]
+        return entry.editor or self.editor_name(entry.extends)
 
     def editor(self, method: str, model: str, dataset: str) -> Editor:
-        """The settings of a method on a model and data set: general, then the model's, then the data set's."""
-        entry = self.methods[method]
-        merged: dict[str, Any] = {}
-        for layer in (entry.settings, entry.overrides.get(model), entry.overrides.get(f"{model}/{dataset}")):
-            merged = merge(merged, layer or {})
+        """The settings of a method on a model and data set: general, then the model's, then the data set's.
+
+        What a method extends comes before all of its own.
+        """
         try:
-            return load_editor(entry.editor, merged)
+            return load_editor(self.editor_name(method), self._settings(method, model, dataset))
         except ValidationError as error:
             raise ValueError(f"methods.{method} for {model}/{dataset}: {complaint(error)}") from None
+
+    def _settings(self, method: str, model: str, dataset: str) -> dict[str, Any]:
+        entry = self.methods[method]
+        merged = self._settings(entry.extends, model, dataset) if entry.extends else {}
+        for layer in (entry.settings, entry.overrides.get(model), entry.overrides.get(f"{model}/{dataset}")):
+            merged = merge(merged, layer or {})
+        return merged
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""

@@ -26,7 +26,9 @@ _PARTS = (
     config.Model,
     config.Dataset,
     config.Method,
+    config.Editing,
     config.Experiment,
+    config.Ablations,
     config.Tuning,
 )
 _SOURCES = (
@@ -37,7 +39,7 @@ _SOURCES = (
     sources.DemoSource,
     sources.TrainedSource,
 )
-_SETTINGS = (settings.Optimization, settings.Region)
+_SETTINGS = (settings.Optimization, settings.Relax, settings.Region)
 
 
 def _type(annotation: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 _ROOT = Path(__file__).parent
 
 
+@cache
 def code_digest(*entries: str) -> str:
     """Digest of the syntax trees of modules of this package and of all modules of it that they import.
 

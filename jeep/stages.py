@@ -210,14 +210,15 @@ def tables(args: argparse.Namespace) -> None:
     """Make a table of the paper from the gathered results: CSV, Markdown and LaTeX."""
     from jeep.tables import write_table
 
-    write_table(args.records, args.artifact, args.datasets, args.labels, args.edits, args.out)
+    shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
+    write_table(args.records, args.artifact, shown, args.labels, args.edits, args.out)
 
 
 def curve(args: argparse.Namespace) -> None:
     """Tabulate the metrics of every method over the number of edits."""
     from jeep.tables import write_curve
 
-    write_curve(args.records, args.labels, args.out)
+    write_curve(args.records, args.methods, args.labels, args.out)
 
 
 def tune(args: argparse.Namespace) -> None:

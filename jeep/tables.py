@@ -30,17 +30,22 @@ def _metrics(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.concat(groups, ignore_index=True)
 
 
-def write_table(records: Path, artifact: str, datasets: Sequence[str], labels: Labels, edits: int, out: Path) -> None:
+def write_table(
+    records: Path, artifact: str, shown: Mapping[str, Sequence[str]], labels: Labels, edits: int, out: Path
+) -> None:
     """Write `out` (CSV, one row per value) and beside it the same as Markdown and LaTeX.
 
-    Raises UserError when there are no results for these data sets.
+    `shown` names the models, data sets and methods of the table, in its order. Raises UserError when
+    there are no results for them.
     """
     results = pd.read_parquet(records)
-    results = results[results["dataset"].isin(datasets) & (results["edits"] == edits)]
+    results = results[results["edits"] == edits]
+    for column, names in shown.items():
+        results = results[results[column].isin(names)]
+        results = results.assign(**{column: pd.Categorical(results[column], names)})
+    results = results.sort_values(RUN, kind="stable").astype({column: str for column in shown})
     if results.empty:
-        raise UserError(
-            f"{artifact}: no results with {edits} edits for the data sets {', '.join(datasets) or '(none)'}"
-        )
+        raise UserError(f"{artifact}: no results with {edits} edits of {', '.join(shown['method'])}")
     table = _metrics(results, RUN).assign(artifact=artifact)[COLUMNS].round({"value": 1, "ci95": 1})
     presets = results.drop_duplicates(RUN).set_index(RUN)["preset"]
     caption = f"{edits} simultaneous edits; 95 % half-widths over records; presets: {_presets(presets)}."
@@ -90,9 +95,12 @@ def _markdown(table: pd.DataFrame) -> str:
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
-def write_curve(records: Path, labels: Labels, out: Path) -> None:
-    """Write the metrics of every run at every number of edits as CSV, and as Markdown beside it."""
-    table = _metrics(pd.read_parquet(records), [*RUN, "edits"])[[*RUN, "edits", "metric", "value", "ci95"]]
+def write_curve(records: Path, methods: Sequence[str], labels: Labels, out: Path) -> None:
+    """Write the metrics of some methods at every number of edits as CSV, and as Markdown beside it."""
+    results = pd.read_parquet(records)
+    table = _metrics(results[results["method"].isin(methods)], [*RUN, "edits"])[
+        [*RUN, "edits", "metric", "value", "ci95"]
+    ]
     table = table.round({"value": 1, "ci95": 1}).sort_values([*RUN, "edits"], kind="stable")
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)

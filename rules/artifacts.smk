@@ -22,13 +22,15 @@ rule table:
     conda:
         "../envs/jeep.yaml"
     params:
-        datasets=table_datasets,
+        models=table_field("models"),
+        datasets=table_field("datasets"),
+        methods=table_field("methods"),
         labels=labels,
         edits=EXPERIMENT.edits,
         code=code_digest("jeep.stages:tables"),
     shell:
         "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
-        " --datasets {params.datasets:q} --labels {params.labels:q} --edits {params.edits}"
+        " --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
@@ -50,7 +52,8 @@ rule curve:
     conda:
         "../envs/jeep.yaml"
     params:
+        methods=EXPERIMENT.methods,
         labels=labels,
         code=code_digest("jeep.stages:curve"),
     shell:
-        "python -m jeep curve --records {input:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+        "python -m jeep curve --records {input:q} --methods {params.methods:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"

@@ -2,6 +2,8 @@
 
 import json
 import re
+from functools import cache
+from itertools import product
 
 from snakemake.exceptions import WorkflowError
 
@@ -16,6 +18,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENT = CONFIG.experiment
+editor = cache(CONFIG.editor)  # asked for again and again while the DAG is built
 COUNTS = sorted({EXPERIMENT.edits, *EXPERIMENT.curve})
 
 
@@ -129,11 +132,11 @@ def facts_needed(wildcards):
 
 
 def editor_of(wildcards):
-    return CONFIG.editor(wildcards.method, wildcards.model, wildcards.dataset)
+    return editor(wildcards.method, wildcards.model, wildcards.dataset)
 
 
 def editor_name(wildcards):
-    return CONFIG.methods[wildcards.method].editor
+    return CONFIG.editor_name(wildcards.method)
 
 
 def editor_settings(wildcards):
@@ -180,7 +183,7 @@ def needed_places(model):
         place
         for run in runs()
         if run["model"] == model and run["method"] != UNEDITED
-        for place in CONFIG.editor(run["method"], model, run["dataset"]).covariances
+        for place in editor(run["method"], model, run["dataset"]).covariances
     }
 
 
@@ -192,14 +195,18 @@ def covariance_places(wildcards):
     return place_names(needed_places(wildcards.model))
 
 
+@cache
 def target_owner(method, model, dataset):
     """The first method whose target vectors are the same: ablations and sweeps share their method's."""
 
     def spec(name):
-        editor = CONFIG.editor(name, model, dataset)
-        return editor.dtype, editor.target_spec
+        settings = editor(name, model, dataset)
+        return settings.dtype, settings.target_spec
 
-    return next(name for name in CONFIG.methods if spec(name) == spec(method))
+    used = {method, *(name for grid in EXPERIMENT.grids for name in grid.methods)}
+    return next(
+        name for name in CONFIG.methods if name in used and spec(name) == spec(method)
+    )
 
 
 def target_shards(wildcards):
@@ -232,13 +239,18 @@ def covariance_option(wildcards, input):
     return option("covariance", input.covariance)
 
 
+def edit_counts(wildcards):
+    """Edit counts of a method: those of the curve; of an ablation the experiment's own."""
+    return COUNTS if wildcards.method in EXPERIMENT.methods else [EXPERIMENT.edits]
+
+
 def needed_deltas(wildcards):
     if wildcards.method == UNEDITED:
         return []
     return expand(
         "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
         **wildcards,
-        edits=COUNTS,
+        edits=edit_counts(wildcards),
     )
 
 
@@ -258,18 +270,15 @@ def search_code(wildcards):
 
 def runs():
     """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
-    return [
-        {
-            "model": model,
-            "dataset": dataset,
-            "method": method,
-            "seed": seed,
-        }
-        for dataset in EXPERIMENT.datasets
-        for model in EXPERIMENT.models
-        for method in EXPERIMENT.methods
-        for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
-    ]
+    found = {}
+    for grid in EXPERIMENT.grids:
+        for dataset, model, method in product(grid.datasets, grid.models, grid.methods):
+            for seed in CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds:
+                names = ("model", "dataset", "method", "seed")
+                found[model, dataset, method, seed] = dict(
+                    zip(names, (model, dataset, method, seed))
+                )
+    return list(found.values())
 
 
 def record_files(wildcards):
@@ -287,7 +296,7 @@ def run_names(wildcards):
     def preset(run):
         if run["method"] == UNEDITED:
             return ""
-        return CONFIG.editor(run["method"], run["model"], run["dataset"]).preset
+        return editor(run["method"], run["model"], run["dataset"]).preset
 
     return [
         json.dumps(run | {"preset": preset(run)})
@@ -310,26 +319,33 @@ def labels(wildcards):
     return json.dumps(kinds)
 
 
-TABLES = {"table2": "zsre", "table3": "counterfact"}
-
-
-def datasets_of(artifact):
-    """The experiment's data sets that belong in a table."""
-    return [
-        name
-        for name in EXPERIMENT.datasets
-        if CONFIG.datasets[name].metrics == TABLES[artifact]
+def table_rows(artifact):
+    """What a table compares: models, data sets and methods; None where there is nothing to compare."""
+    if artifact == "table4":
+        return EXPERIMENT.ablations
+    metrics = {"table2": "zsre", "table3": "counterfact"}[artifact]
+    datasets = [
+        name for name in EXPERIMENT.datasets if CONFIG.datasets[name].metrics == metrics
     ]
+    return EXPERIMENT.model_copy(update={"datasets": datasets}) if datasets else None
 
 
-def table_datasets(wildcards):
-    return datasets_of(wildcards.artifact)
+TABLES = [
+    artifact for artifact in ("table2", "table3", "table4") if table_rows(artifact)
+]
+
+
+def table_field(name):
+    """A params function for what a table compares."""
+
+    def field(wildcards):
+        return getattr(table_rows(wildcards.artifact), name)
+
+    return field
 
 
 def artifact_files():
-    tables = [
-        f"results/tables/{artifact}.csv" for artifact in TABLES if datasets_of(artifact)
-    ]
+    tables = [f"results/tables/{artifact}.csv" for artifact in TABLES]
     return tables + (["results/tables/curve.csv"] if len(COUNTS) > 1 else [])
 
 

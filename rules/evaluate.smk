@@ -21,7 +21,7 @@ rule evaluate:
         options=editing_options,
         metrics=dataset_field("metrics"),
         deltas=deltas_option,
-        edits=COUNTS,
+        edits=edit_counts,
         shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages:evaluate"),
     shell:

@@ -8,6 +8,8 @@ from jeep.tables import collect, write_curve, write_table
 
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"none": "unedited", "jeep": "JEEP"}}
 
+SHOWN = {"model": ["m"], "dataset": ["d"], "method": ["none", "jeep"]}
+
 
 @pytest.fixture
 def records(tmp_path):
@@ -31,7 +33,7 @@ def records(tmp_path):
 
 
 def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):
-    write_table(records, "table3", ["d"], LABELS, 2, tmp_path / "table3.csv")
+    write_table(records, "table3", SHOWN, LABELS, 2, tmp_path / "table3.csv")
     table = pd.read_csv(tmp_path / "table3.csv").set_index(["method", "metric"])
     assert table.value["jeep", "ES"] == 75  # records 1 and ½
     assert table.ci95["jeep", "ES"] == 49  # 1.96 · 35.36 / √2
@@ -40,7 +42,7 @@ def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):
 
 
 def test_the_layout_is_the_papers(records, tmp_path):
-    write_table(records, "table3", ["d"], LABELS, 2, tmp_path / "table3.csv")
+    write_table(records, "table3", SHOWN, LABELS, 2, tmp_path / "table3.csv")
     text = (tmp_path / "table3.md").read_text()
     assert "The set" in text
     assert "75.0 (49.0)" in text
@@ -49,8 +51,15 @@ def test_the_layout_is_the_papers(records, tmp_path):
     assert r"\begin{tabular}" in (tmp_path / "table3.tex").read_text()
 
 
+def test_a_table_shows_what_is_asked_for_in_that_order(records, tmp_path):
+    write_table(records, "table4", SHOWN | {"method": ["jeep", "none"]}, LABELS, 2, tmp_path / "table4.csv")
+    assert list(pd.read_csv(tmp_path / "table4.csv").method.unique()) == ["jeep", "none"]
+    write_table(records, "table4", SHOWN | {"method": ["jeep"]}, LABELS, 2, tmp_path / "table4.csv")
+    assert list(pd.read_csv(tmp_path / "table4.csv").method.unique()) == ["jeep"]
+
+
 def test_a_curve_has_every_number_of_edits(records, tmp_path):
-    write_curve(records, LABELS, tmp_path / "curve.csv")
+    write_curve(records, ["none", "jeep"], LABELS, tmp_path / "curve.csv")
     curve = pd.read_csv(tmp_path / "curve.csv")
     jeep = curve[(curve.method == "jeep") & (curve.metric == "ES")].set_index("edits").value
     assert jeep.to_dict() == {1: 100, 2: 75}
@@ -59,4 +68,4 @@ def test_a_curve_has_every_number_of_edits(records, tmp_path):
 
 def test_a_table_without_results_is_one_line(records, tmp_path):
     with pytest.raises(UserError, match="table2: no results with 2 edits"):
-        write_table(records, "table2", ["other"], LABELS, 2, tmp_path / "table2.csv")
+        write_table(records, "table2", SHOWN | {"dataset": ["other"]}, LABELS, 2, tmp_path / "table2.csv")
