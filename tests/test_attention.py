@@ -58,7 +58,7 @@ def test_states_are_read_where_the_table_says(pair, place):
     packing, states = packed(model)
     with record_output(model.module(2, place)) as seen:
         model.run(states, packing, 0, 2)
-    theirs = read(network, ROWS[2], 2, place, 4)
+    (theirs,) = read(network, [ROWS[2]], 2, place, [4])
     torch.testing.assert_close(seen[0][packing.offsets[2] + 4], theirs, rtol=1e-4, atol=1e-4)
 
 

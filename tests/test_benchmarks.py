@@ -1,0 +1,61 @@
+"""The benchmark's counts of operations, and its table in the README."""
+
+import pytest
+import torch
+from conftest import ROOT, random_network
+
+from benchmarks.operations import Needed, spent
+from benchmarks.report import BEGIN, END, table, write_report
+from jeep.covariance import covariances
+from jeep.errors import UserError
+from jeep.evaluate import evaluate, items
+from jeep.models import EditableModel
+from jeep.settings import Optimization, Site
+from jeep.targets import optimize
+from jeep.tokens import Request, encode
+
+SITES = (Site(layer=1, place="output", position="subject_last", clamp=1.0, weight_decay=0.5),)
+
+
+@pytest.fixture
+def model(byte_level):
+    return EditableModel(random_network("llama"), byte_level)
+
+
+def test_a_matrix_product_is_counted():
+    assert spent(lambda: torch.ones(3, 5) @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_no_more_is_spent_than_a_little_over_what_is_needed(model, facts, prefixes):
+    """The need is counted from the formulas, what is spent by PyTorch: neither can drift from the other unseen."""
+    needed = Needed(model)
+    requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts[:6]]
+    rows = [encode(model.tokenizer, fact.prompt) for fact in facts[:6]]
+    runs = {
+        "targets": (
+            lambda: list(optimize(model, requests, SITES, Optimization(steps=4), 4096)),
+            needed.targets(requests, SITES, 4),
+        ),
+        "covariance": (
+            lambda: covariances(model, rows, [(1, "mlp"), (2, "mlp")], 4096),
+            needed.covariance(rows, [1, 2]),
+        ),
+        "evaluation": (
+            lambda: evaluate(model, facts[:6], "counterfact", 4096),
+            needed.evaluation(list(items(facts[:6], "counterfact"))),
+        ),
+    }
+    for name, (run, need) in runs.items():
+        assert 0.95 < spent(run) / need < 1.6, name
+
+
+def test_the_table_in_the_readme_is_of_the_results():
+    text = (ROOT / "README.md").read_text()
+    shown = text.split(BEGIN)[1].split(END)[0].strip()
+    assert shown == table(ROOT / "benchmarks/results/latest.json")
+
+
+def test_a_readme_without_a_place_for_the_table_is_one_line(tmp_path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(UserError, match="no place for the table"):
+        write_report(ROOT / "benchmarks/results/latest.json", tmp_path / "README.md")
