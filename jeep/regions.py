@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jeep.attention import KeysValues, Packing
-from jeep.batches import flat, in_batches
+from jeep.batches import in_batches
 from jeep.facts import Fact
 from jeep.hooks import record_input, record_output
 from jeep.models import EditableModel
@@ -41,18 +41,26 @@ class LayerWalk:
         self.behind = [self.stems.length(number) for _, number in self.prompts]
         rows = [prompt.ids[behind:] for (prompt, _), behind in zip(self.prompts, self.behind, strict=True)]
         self.lengths = [len(row) for row in rows]
-        positions = [n for row, behind in zip(rows, self.behind, strict=True) for n in range(behind, behind + len(row))]
-        embedded = model.embed(flat(rows, model.device), torch.tensor(positions, device=model.device))
-        self.states = list(embedded.cpu().split(self.lengths))
+        self.states: list[Tensor] = [torch.empty(0)] * len(rows)
+
+        def embed(batch: list[int]) -> Tensor:
+            starts = [self.behind[n] for n in batch]
+            return model.pack([rows[n] for n in batch], starts=starts)[1]
+
+        for batch, states in in_batches(self.lengths, token_budget, embed):
+            self._keep(batch, states)
 
     def advance(self, layer: int) -> None:
         """Go on until the states are the inputs of block `layer`."""
         if layer > self.layer:
             stem_states, layers = self.stems.run(layer - 1, self.layer, self.stem_states)
             for rows, (_, states) in self._batches(range(len(self.prompts)), layer - 1, layers):
-                for row, after in zip(rows, states.cpu().split([self.lengths[row] for row in rows]), strict=True):
-                    self.states[row] = after
+                self._keep(rows, states)
             self.stem_states, self.layer = stem_states, layer
+
+    def _keep(self, rows: Sequence[int], states: Tensor) -> None:
+        for row, own in zip(rows, states.cpu().split([self.lengths[row] for row in rows]), strict=True):
+            self.states[row] = own
 
     def keys(self, position: Position, place: Projection = "mlp") -> Float[Tensor, "d_in rows"]:
         """The inputs of a W_O of the current layer at each prompt's lookup position."""
@@ -85,7 +93,7 @@ class LayerWalk:
             yield [rows[n] for n in batch], result
 
     def _read(self, rows: Sequence[int], last: int, position: Position, recorder) -> Tensor:
-        """What `recorder` sees (without one: the states after block `last`) at the prompts' lookup positions."""
+        """What `recorder` sees (without one: the states after block `last`) at the lookup positions; on the CPU."""
         columns: dict[int, Tensor] = {}
         _, layers = self.stems.run(last, self.layer, self.stem_states)
         with recorder as seen:
@@ -93,7 +101,7 @@ class LayerWalk:
                 inside = [self.prompts[row][0].position(position) - self.behind[row] for row in batch]
                 index = packing.offsets + torch.tensor(inside)
                 read = (states if seen is None else seen[-1])[index.to(states.device)]
-                columns.update(zip(batch, read.to(self.model.precision), strict=True))
+                columns.update(zip(batch, read.to("cpu", self.model.precision), strict=True))
                 if seen is not None:
                     seen.clear()
         return torch.stack([columns[row] for row in rows], 1)
@@ -118,9 +126,10 @@ def write_regions(
     left and h^L measured on the bare prompts; both on the model as changed so far. Δ = R Kᵀ (λC + KKᵀ)⁻¹.
     The model is left as it was, bit for bit.
     """
-    reach: Position = placements[-1].position if len(placements) == 1 else "prediction"
+    behind_subject = any(placement.position == "prediction" for placement in placements)
+    reach: Position = "prediction" if behind_subject else "subject_last"
     walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach), task.token_budget)
-    goals = torch.stack([target.values for target in task.targets], 2).to(model.device)  # (sites, d, m)
+    goals = torch.stack([target.values for target in task.targets], 2)  # (sites, d, m)
     steps = [(placement, layer) for placement in placements for layer in placement.layers]
     steps.sort(key=lambda step: step[1])
     deltas: dict[str, Tensor] = {}
@@ -133,7 +142,7 @@ def write_regions(
             share = left if placement.spread == "even" else left**0.5
             residuals = (goals[placement.site] - current) / share
             covariance = task.covariance[layer, placement.edited]
-            change = closed_form_update(residuals, keys, covariance, placement.prior, task.solver)
+            change = closed_form_update(residuals, keys, covariance, placement.prior, task.solver or model.device)
             name = model.parameter_name(layer, placement.edited)
             deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
             model.add_({name: deltas[name]})

@@ -69,6 +69,14 @@ def test_a_model_that_knows_its_facts(trained, facts):
     assert known["ES"] < 1
 
 
+def test_shards_are_together_what_the_whole_is(trained, facts):
+    columns = ["case_id", "metric", "number"]
+    whole = evaluate(trained, facts[:7], "counterfact", 300).sort_values(columns, ignore_index=True)
+    parts = [evaluate(trained, facts[:7][shard::3], "counterfact", 300) for shard in range(3)]
+    gathered = pd.concat(parts).sort_values(columns, ignore_index=True)
+    pd.testing.assert_frame_equal(whole, gathered, rtol=1e-4)
+
+
 def test_every_prompt_has_a_row(trained, facts):
     results = evaluate(trained, facts[:4], "counterfact", 500)
     expected = sum(1 + len(fact.paraphrases) + len(fact.unrelated) for fact in facts[:4])

@@ -138,6 +138,13 @@ def test_the_table_has_the_papers_columns(done):
         assert "jeep" in (done / "results/tables/table3").with_suffix(suffix).read_text()
 
 
+def test_evaluation_holds_every_record_of_every_shard_once(done):
+    records = pd.read_parquet(done / "results/records.parquet")
+    efficacy = records[(records.metric == "ES") & (records.edits == 6)]
+    assert efficacy.groupby("method").case_id.nunique().to_dict() == {"none": 6, "memit": 6, "jeep": 6}
+    assert not efficacy.duplicated(["method", "case_id"]).any()
+
+
 def test_skipped_records_are_listed_with_the_reason(done):
     skipped = (done / "results/facts/tiny/cities.skipped.jsonl").read_text()
     assert json.loads(skipped) == {"case_id": "broken", "reason": "empty subject"}
