@@ -63,7 +63,10 @@ def write_table(
 def _presets(presets: pd.Series) -> str:
     found = presets.droplevel(["dataset", "model"])
     found = found[found != ""]
-    return ", ".join(f"{method} {preset}" for method, preset in dict.fromkeys(found.items()))
+    pairs = list(dict.fromkeys(found.items()))
+    if len(pairs) > 2 and found.nunique() == 1:
+        return f"{found.iloc[0]} for all methods"
+    return ", ".join(f"{method} {preset}" for method, preset in pairs)
 
 
 def _layout(table: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
