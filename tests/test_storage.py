@@ -126,6 +126,12 @@ def test_an_unknown_kind_of_source_is_one_line():
         parse_source({"kind": "ftp"})
 
 
+def forget():
+    """As in a new process: what the digests remember of the sources."""
+    for function in (provenance.code_digest, provenance._tree, provenance._imports):
+        function.cache_clear()
+
+
 @pytest.fixture
 def toy_package(tmp_path, monkeypatch):
     root = tmp_path / "jeep"
@@ -136,11 +142,11 @@ def toy_package(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "_ROOT", root)
 
     def digest(entry="jeep.a"):
-        provenance._tree.cache_clear(), provenance._imports.cache_clear()
+        forget()
         return provenance.code_digest(entry)
 
     yield root, digest
-    provenance._tree.cache_clear(), provenance._imports.cache_clear()
+    forget()
 
 
 def test_a_comment_or_docstring_changes_no_digest(toy_package):
