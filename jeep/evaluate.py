@@ -155,5 +155,6 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
             (true,), new = means, float("nan")
             value = float(scored[0].correct.mean())
         rows.append((item.case_id, item.metric, item.number, value, new, true))
-    columns = ["case_id", "metric", "number", "value", "log_p_new", "log_p_true"]
-    return pd.DataFrame(rows, columns=columns)
+    # Types are given, since a shard may have no facts.
+    types = {"case_id": str, "metric": str, "number": int, "value": float, "log_p_new": float, "log_p_true": float}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
