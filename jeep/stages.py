@@ -129,7 +129,7 @@ def edit(args: argparse.Namespace) -> None:
     editor = load_editor(args.editor, args.settings)
     chosen = load_facts(args.facts)[: args.edits]
     vectors = read_targets(args.targets)
-    unusable = [fact.case_id for fact in chosen if editor.sites and fact.case_id not in vectors]
+    unusable = [fact.case_id for fact in chosen if editor.target_spec and fact.case_id not in vectors]
     chosen = [fact for fact in chosen if fact.case_id not in unusable]
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
@@ -137,7 +137,7 @@ def edit(args: argparse.Namespace) -> None:
         chosen,
         read_json(args.prefixes),
         args.token_budget,
-        [vectors[fact.case_id] for fact in chosen] if editor.sites else [],
+        [vectors[fact.case_id] for fact in chosen] if editor.target_spec else [],
         read_covariances(args.covariance) if args.covariance else {},
         args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
         torch.device(args.solver) if args.solver else None,

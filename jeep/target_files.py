@@ -1,6 +1,5 @@
 """Target vectors on disk: one safetensors file a shard, written batch by batch so that a killed shard goes on."""
 
-import logging
 import math
 import shutil
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from jeep.models import EditableModel
 from jeep.progress import fingerprint
 from jeep.settings import TargetSpec
 from jeep.storage import read_tensors, write_tensors
-from jeep.targets import Target, optimize
+from jeep.targets import Target, optimize, report_unusable
 from jeep.tokens import Request
 
 
@@ -43,12 +42,11 @@ def optimize_shard(
         for batch in optimize(model, todo, spec.sites, spec.optimization, token_budget):
             good = [target for target in batch if target.finite]
             failed += [target.case_id for target in batch if not target.finite]
+            report_unusable(batch)
             if good:
                 _write(partial / f"{good[0].case_id}.safetensors".replace("/", "_"), good, spec)
             done |= {target.case_id: target for target in good}
             progress.update(len(batch))
-    for case_id in failed:
-        logging.warning("fact %s: the loss did not stay finite; it is left out", case_id)
     _write(out, [done[request.case_id] for request in requests if request.case_id in done], spec, failed)
     shutil.rmtree(partial, ignore_errors=True)
 

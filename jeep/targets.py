@@ -4,8 +4,9 @@ The engine of every locate-then-edit method, for one or more sites at once. It r
 (`suffixes`). Requests are independent and travel in one packed batch, each with its own clamp and its own stop.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -174,11 +175,19 @@ def optimize(
         yield targets
 
 
+def report_unusable(targets: Iterable[Target]) -> None:
+    """Log the case ids of facts whose optimisation left the finite numbers."""
+    for target in targets:
+        if not target.finite:
+            logging.warning("fact %s: the loss did not stay finite; it is left out", target.case_id)
+
+
 def optimize_facts(
     model: EditableModel, facts: Sequence[Fact], prefixes: Sequence[str], spec: TargetSpec, token_budget: int
 ) -> list[Target]:
-    """The target vectors of facts, in their order."""
+    """The target vectors of facts, in their order; those that did not stay finite are reported."""
     requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
     batches = optimize(model, requests, spec.sites, spec.optimization, token_budget)
     found = {target.case_id: target for batch in batches for target in batch}
+    report_unusable(found.values())
     return [found[fact.case_id] for fact in facts]

@@ -211,7 +211,7 @@ def target_owner(method, model, dataset):
 
 def target_shards(wildcards):
     """All shards of a method's target vectors; none for a method without."""
-    if not editor_of(wildcards).sites:
+    if editor_of(wildcards).target_spec is None:
         return []
     values = dict(wildcards)
     values["method"] = target_owner(
@@ -270,15 +270,16 @@ def search_code(wildcards):
 
 def runs():
     """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
-    found = {}
-    for grid in EXPERIMENT.grids:
-        for dataset, model, method in product(grid.datasets, grid.models, grid.methods):
-            for seed in CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds:
-                names = ("model", "dataset", "method", "seed")
-                found[model, dataset, method, seed] = dict(
-                    zip(names, (model, dataset, method, seed))
-                )
-    return list(found.values())
+    cells = [
+        cell
+        for grid in EXPERIMENT.grids
+        for cell in product(grid.datasets, grid.models, grid.methods)
+    ]
+    return [
+        {"model": model, "dataset": dataset, "method": method, "seed": seed}
+        for dataset, model, method in dict.fromkeys(cells)
+        for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
+    ]
 
 
 def record_files(wildcards):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jeep import progress
+from jeep import targets as targets_module
 from jeep.covariance import covariances, sequences
 from jeep.editors import EDITORS, load_editor
 from jeep.editors.rome import Rome
@@ -200,3 +201,20 @@ def test_ablations_write_what_they_name(settings, trained, facts, prefixes, cova
     assert set(deltas) == {trained.parameter_name(*place) for place in editor.covariances}
     assert all(torch.isfinite(delta).all() for delta in deltas.values())
     assert any(delta.abs().max() > 0 for delta in deltas.values())
+
+
+def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, prefixes, covariance, monkeypatch, caplog):
+    """A high target vector that is not finite is named, and the rest is written."""
+    original = targets_module.optimize
+
+    def spoils(model, requests, sites, *rest):
+        for batch in original(model, requests, sites, *rest):
+            for target in batch:
+                if target.case_id == "city-1" and sites[0].position == "prediction":
+                    target.values[:] = float("nan")
+            yield batch
+
+    monkeypatch.setattr(targets_module, "optimize", spoils)
+    deltas = deltas_of("jeep", trained, facts[:3], prefixes, covariance, together=False)
+    assert all(torch.isfinite(delta).all() for delta in deltas.values())
+    assert "fact city-1: the loss did not stay finite" in caplog.text

@@ -23,13 +23,8 @@ class Editor(Strict):
     """Precision of the edit and of its evaluation; the model's where absent."""
 
     @property
-    def sites(self) -> tuple[Site, ...]:
-        """Where target vectors are optimised before the edit, lowest first; empty where there are none."""
-        return ()
-
-    @property
     def target_spec(self) -> TargetSpec | None:
-        """What the target vectors depend on; None where there are none."""
+        """What the target vectors depend on; None where none are optimised before the edit."""
         return None
 
     @property
@@ -46,6 +41,11 @@ class RegionEditor(Editor):
     """An editor that optimises target vectors and writes them into regions by the closed form (Eq. 10)."""
 
     optimization: Optimization
+
+    @property
+    @abstractmethod
+    def sites(self) -> tuple[Site, ...]:
+        """Where target vectors are optimised, lowest first."""
 
     @property
     def target_spec(self) -> TargetSpec:

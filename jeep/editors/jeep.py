@@ -96,7 +96,11 @@ class Jeep(RegionEditor):
         with model.scratch(list(deltas)):
             model.add_(deltas)
             targets = optimize_facts(model, task.facts, task.prefixes, high.target_spec, task.token_budget)
-            return deltas | high.edit(model, replace(task, targets=targets))
+            usable = [(fact, target) for fact, target in zip(task.facts, targets, strict=True) if target.finite]
+            if not usable:
+                return deltas
+            facts, targets = zip(*usable, strict=True)
+            return deltas | high.edit(model, replace(task, facts=facts, targets=targets))
 
 
 EDITOR = Jeep

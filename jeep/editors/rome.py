@@ -68,8 +68,6 @@ class Rome(Editor):
 
     def _change(self, model, fact, task, factor):
         """One fact's rank-one Δ, as the parameter is stored."""
-        import logging
-
         import torch
 
         from jeep.regions import LayerWalk, prompts_of
@@ -77,7 +75,6 @@ class Rome(Editor):
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:
-            logging.warning("fact %s: the loss did not stay finite; it is left out", fact.case_id)
             return torch.zeros_like(model.network.get_parameter(model.parameter_name(self.layer)))
         with torch.no_grad():
             walk = LayerWalk(model, prompts_of(model, [fact], task.prefixes, "subject_last"), task.token_budget)
