@@ -114,6 +114,19 @@ def _parser() -> argparse.ArgumentParser:
         compile={"action": argparse.BooleanOptionalAction, "default": False, "help": "through torch.compile"},
         out=out,
     )
+    settings = {"type": json.loads, "help": "the editor's settings, as JSON"}
+    editor = {"type": str, "help": "name of the editor"}
+    limit = {"type": int, "default": None, "help": "take the first N facts of each file (default: all)"}
+    stage(
+        stages.hypernetwork,
+        checkpoint=True,
+        facts={"nargs": "+", "help": "facts to train on"},
+        limit=limit,
+        editor=editor,
+        settings=settings,
+        seed=seed,
+        out=out,
+    )
     stage(
         stages.edit,
         checkpoint=True,
@@ -121,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         prefixes=sampled,
         targets={"nargs": "*", "default": (), "help": "all shards of the target vectors"},
         covariance={"default": None, "help": "covariances of the edited layers"},
-        editor={"type": str, "help": "name of the editor"},
-        settings={"type": json.loads, "help": "the editor's settings, as JSON"},
+        hypernetwork={"default": None, "help": "the editor's trained hyper-network"},
+        editor=editor,
+        settings=settings,
         edits=edits,
         solver={"type": str, "default": None, "help": "device of the normal equations (default: the model's)"},
         out=out,
@@ -153,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         },
         out=out,
     )
+    figure = {"help": "the PDF file; a PNG is put beside it"}
     table = {"help": "results of the stage `collect`"}
     shown = {"type": str, "nargs": "+", "help": "methods in the table, in this order"}
     stage(
@@ -168,13 +183,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     stage(stages.curve, records=table, methods=shown, labels=labels, out=out)
     stage(
+        stages.training_figure,
+        networks={"nargs": "+", "help": "trained hyper-networks"},
+        titles={"type": str, "nargs": "+", "help": "a title for each"},
+        out=figure,
+    )
+    stage(
         stages.tune,
         checkpoint=True,
         facts=records,
         metrics=metrics,
         prefixes=sampled,
         covariance={"help": "covariances of all layers in the search space"},
-        editor={"type": str, "help": "name of the editor"},
+        training={"nargs": "*", "default": (), "help": "facts that hyper-networks are trained on"},
+        limit=limit,
+        editor=editor,
         settings={"type": json.loads, "help": "the settings to start from, as JSON"},
         space={"type": json.loads, "help": "values to try for each setting, as JSON"},
         trials={"type": int, "help": "settings drawn that target vectors depend on"},

@@ -76,6 +76,14 @@ class Statistics(Strict):
     """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
 
 
+class Training(Strict):
+    """What the hyper-networks of MEND and MALMEN are trained on: other facts than those that are edited."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    facts: PositiveInt | None = None
+    """The first N facts of each; all where absent."""
+
+
 class Method(Strict):
     """An editor with its settings per model and data set."""
 
@@ -153,6 +161,8 @@ class Config(Strict):
     demo: Demo | None = None
     statistics: dict[Name, Statistics]
     """By model, or `default`."""
+    training: dict[Name, Training] = Field(default_factory=dict)
+    """By model, or `default`."""
     models: dict[Name, Model]
     datasets: dict[Name, Dataset]
     methods: dict[Name, Method]
@@ -168,10 +178,21 @@ class Config(Strict):
                 for name in getattr(grid, kind):
                     if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
                         raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
-            for model, dataset, name in product(grid.models, grid.datasets, grid.methods):
-                if name != UNEDITED:
-                    self.editor(name, model, dataset)
+            for model, name in product(grid.models, set(grid.methods) - {UNEDITED}):
+                self._check_training(model, name, [self.editor(name, model, dataset) for dataset in grid.datasets])
         return self
+
+    def _check_training(self, model: str, method: str, editors: list[Editor]) -> None:
+        """A hyper-network is trained once for each model and method, on data sets that exist."""
+        if not editors or not editors[0].trained:
+            return
+        if any(editor != editors[0] for editor in editors):
+            raise ValueError(f"methods.{method}: its hyper-network is trained once for {model}, not for each data set")
+        if {model, "default"}.isdisjoint(self.training):
+            raise ValueError(f"training: nothing for {model}, which methods.{method} needs")
+        for name in self.training_of(model).datasets:
+            if name not in self.datasets:
+                raise ValueError(f"training.datasets names {name!r}, which datasets does not define")
 
     def _check_methods(self) -> None:
         for name, method in self.methods.items():
@@ -208,6 +229,10 @@ class Config(Strict):
         for layer in (entry.settings, entry.overrides.get(model), entry.overrides.get(f"{model}/{dataset}")):
             merged = merge(merged, layer or {})
         return merged
+
+    def training_of(self, model: str) -> Training:
+        """What a model's hyper-networks are trained on."""
+        return self.training.get(model) or self.training["default"]
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""

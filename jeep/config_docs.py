@@ -25,6 +25,7 @@ _PARTS = (
     config.Statistics,
     config.Model,
     config.Dataset,
+    config.Training,
     config.Method,
     config.Editing,
     config.Experiment,
@@ -39,7 +40,7 @@ _SOURCES = (
     sources.DemoSource,
     sources.TrainedSource,
 )
-_SETTINGS = (settings.Optimization, settings.Relax, settings.Region)
+_SETTINGS = (settings.Optimization, settings.Relax, settings.Region, settings.MetaTraining)
 
 
 def _type(annotation: Any) -> str:

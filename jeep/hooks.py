@@ -45,3 +45,20 @@ def shift_output(module: nn.Module, index: Int[Tensor, " k"], shift: Float[Tenso
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def trace_output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the outputs of a module as they stand in the graph, so that a loss can be differentiated by them."""
+    seen: list[Tensor] = []
+
+    def hook(_, __, output):
+        if not output.requires_grad:  # nothing below has a gradient: the graph begins here
+            output.requires_grad_()
+        seen.append(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from jeep.models import EditableModel
@@ -46,3 +47,19 @@ class Progress:
         """Remove the checkpoint; the result is there."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an Adam optimizer as named tensors; none before its first step."""
+    state = optimizer.state_dict()["state"]
+    return {f"adam.{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+
+
+def restore_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Bring back what `adam_tensors` returned, from among other tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, number, part = name.split(".")
+            state.setdefault(int(number), {})[part] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -65,6 +65,24 @@ class Optimization(Strict):
     """Ease the NLL once the answer is right (PMET)."""
 
 
+class MetaTraining(Strict):
+    """How a hyper-network is trained."""
+
+    edits: PositiveInt
+    """Facts edited together in a step."""
+    epochs: PositiveInt = 1
+    learning_rate: PositiveFloat = 1e-6
+    """What updates are multiplied by at first; learned for each weight."""
+    meta_learning_rate: PositiveFloat = 1e-5
+    """Of Adam, for all that is learned."""
+    edit_weight: NonNegativeFloat = 1.0
+    """Factor of the NLL of the new answers behind paraphrases."""
+    locality_weight: NonNegativeFloat = 1.0
+    """Factor of the KL of the unedited and the edited model's answers to unrelated questions."""
+    clip: PositiveFloat = 1.0
+    """Largest norm of a step's gradient."""
+
+
 class Region(Strict):
     """Consecutive layers whose output matrix W_O is edited."""
 

@@ -115,6 +115,24 @@ def targets(args: argparse.Namespace) -> None:
     )
 
 
+def hypernetwork(args: argparse.Namespace) -> None:
+    """Train an editor's hyper-network on facts that are not edited."""
+    import torch
+
+    from jeep.editors import load_editor
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.storage import write_tensors
+
+    editor = load_editor(args.editor, args.settings)
+    facts = [fact for path in args.facts for fact in load_facts(path)[: args.limit]]
+    model = load_model(args.model, args.dtype, args.device)
+    checkpoint = args.out.with_name(f".{args.out.stem}.checkpoint.safetensors")
+    tensors, losses = editor.train(model, facts, args.seed, args.token_budget, checkpoint)
+    provenance = {"editor": args.editor, "settings": args.settings, "facts": len(facts), "seed": args.seed}
+    write_tensors(args.out, {**tensors, "losses": torch.tensor(losses)}, provenance)
+
+
 def edit(args: argparse.Namespace) -> None:
     """Write the first facts into the model with an editor; save the change of each parameter."""
     import torch
@@ -122,7 +140,7 @@ def edit(args: argparse.Namespace) -> None:
     from jeep.editors import load_editor
     from jeep.facts import load_facts
     from jeep.models import load_model
-    from jeep.storage import read_covariances, read_json, write_tensors
+    from jeep.storage import read_covariances, read_json, read_tensors, write_tensors
     from jeep.target_files import read_targets
     from jeep.task import Task
 
@@ -139,6 +157,7 @@ def edit(args: argparse.Namespace) -> None:
         args.token_budget,
         [vectors[fact.case_id] for fact in chosen] if editor.target_spec else [],
         read_covariances(args.covariance) if args.covariance else {},
+        read_tensors(args.hypernetwork)[0] if args.hypernetwork else {},
         args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
         torch.device(args.solver) if args.solver else None,
     )
@@ -221,6 +240,13 @@ def curve(args: argparse.Namespace) -> None:
     write_curve(args.records, args.methods, args.labels, args.out)
 
 
+def training_figure(args: argparse.Namespace) -> None:
+    """Draw the losses of hyper-networks in training: PDF, and PNG beside it."""
+    from jeep.figures.training import draw_training
+
+    draw_training(dict(zip(args.titles, args.networks, strict=True)), args.out)
+
+
 def tune(args: argparse.Namespace) -> None:
     """Search an editor's settings on development facts, scored by Score."""
     from jeep.facts import load_facts
@@ -235,5 +261,6 @@ def tune(args: argparse.Namespace) -> None:
         read_json(args.prefixes),
         read_covariances(args.covariance),
         args.token_budget,
+        [fact for path in args.training for fact in load_facts(path)[: args.limit]],
     )
     write_json(args.out, search.run(args.editor, args.settings, args.space, args.trials, args.variants, args.seed))

@@ -26,6 +26,8 @@ class Task:
     """The facts' target vectors in the facts' order, where the editor has sites."""
     covariance: Mapping[tuple[int, Projection], Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
     """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
+    hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
+    """The trained hyper-network's tensors, where the editor has one."""
     checkpoint: Path | None = None
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from jeep.editors import load_editor
 from jeep.editors.base import Editor
@@ -38,15 +39,17 @@ class Search:
         prefixes: Sequence[str],
         covariance: dict,
         token_budget: int,
+        training: Sequence[Fact] = (),
     ):
         self.model, self.facts, self.metrics, self.prefixes = model, facts, metrics, prefixes
-        self.covariance, self.token_budget = covariance, token_budget
+        self.covariance, self.token_budget, self.training = covariance, token_budget, training
 
     def run(
         self, name: str, settings: Mapping[str, Any], space: Space, trials: int, variants: int, seed: int
     ) -> list[dict[str, Any]]:
-        """Score random settings: `trials` draws of those that target vectors depend on, `variants` of the rest each.
+        """Score random settings: `trials` draws of those that are dear, `variants` of the rest each.
 
+        Dear are settings that target vectors depend on, and all those of a method that trains a hyper-network.
         The settings that are given are the first draw. Returns all that was tried, the best Score first.
         """
         generator = random.Random(seed)
@@ -58,16 +61,20 @@ class Search:
                 editor = load_editor(name, drawn)
             except ValidationError:  # a combination that the editor excludes, such as regions that overlap
                 continue
-            targets = self._targets(editor)
+            targets, network = self._targets(editor), self._network(editor, seed)
             for others in [{}, *self._draws(inner, variants - 1, generator)]:
                 chosen = {**values, **others}
-                result = {"settings": chosen} | self._score(load_editor(name, self._apply(drawn, others)), targets)
+                result = {"settings": chosen} | self._score(
+                    load_editor(name, self._apply(drawn, others)), targets, network
+                )
                 logging.info("%s", result)
                 results.append(result)
         return sorted(results, key=lambda result: -result["Score"])
 
     def _divide(self, name: str, settings: Mapping[str, Any], space: Space) -> tuple[Space, Space]:
-        """The settings that change the target vectors, and the others."""
+        """The settings that are dear, and the others."""
+        if load_editor(name, settings).trained:
+            return space, {}
 
         def spec(values):
             return load_editor(name, values).target_spec
@@ -93,8 +100,12 @@ class Search:
             return []
         return optimize_facts(self.model, self.facts, self.prefixes, editor.target_spec, self.token_budget)
 
-    def _score(self, editor: Editor, targets: list[Target]) -> dict[str, float]:
-        deltas = editor.edit(self.model, Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance))
+    def _network(self, editor: Editor, seed: int) -> Mapping[str, Tensor]:
+        return editor.train(self.model, self.training, seed, self.token_budget)[0] if editor.trained else {}
+
+    def _score(self, editor: Editor, targets: list[Target], network: Mapping[str, Tensor]) -> dict[str, float]:
+        task = Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance, network)
+        deltas = editor.edit(self.model, task)
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
             summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget))

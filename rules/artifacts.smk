@@ -1,4 +1,4 @@
-"""The paper's tables, from the collected results only."""
+"""The paper's tables and figures, from results only."""
 
 
 rule table:
@@ -57,3 +57,28 @@ rule curve:
         code=code_digest("jeep.stages:curve"),
     shell:
         "python -m jeep curve --records {input:q} --methods {params.methods:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule training_figure:
+    """IN: hyper-networks with the losses of their training. OUT: a figure of them."""
+    input:
+        hypernetwork_files(),
+    output:
+        pdf="results/figures/training.pdf",
+        png=report(
+            "results/figures/training.png",
+            caption="../report/training.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/training_figure.log",
+    benchmark:
+        "results/benchmarks/training_figure.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        titles=hypernetwork_titles,
+        code=code_digest("jeep.stages:training_figure"),
+    shell:
+        "python -m jeep training-figure --networks {input:q} --titles {params.titles:q}"
+        " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

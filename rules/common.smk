@@ -125,10 +125,13 @@ def dataset_field(name):
 
 
 def facts_needed(wildcards):
-    """How many facts of a data set are used: the largest edit count, or the search's."""
-    tuning = CONFIG.tuning
-    developing = tuning is not None and wildcards.dataset in tuning.datasets.values()
-    return tuning.edits if developing else COUNTS[-1]
+    """How many facts of a data set are used: the largest edit count, the search's, or all that are trained on."""
+    name, tuning, training = wildcards.dataset, CONFIG.tuning, CONFIG.training
+    if tuning is not None and name in tuning.datasets.values():
+        return option("limit", tuning.edits)
+    if any(name in entry.datasets for entry in training.values()):
+        return option("limit", CONFIG.training_of(wildcards.model).facts)
+    return option("limit", COUNTS[-1])
 
 
 def editor_of(wildcards):
@@ -228,6 +231,73 @@ def needed_covariance(wildcards):
     if not editor_of(wildcards).covariances:
         return []
     return f"results/covariance/{wildcards.model}.safetensors"
+
+
+def trained_runs():
+    """(model, method) of every hyper-network that the experiment needs."""
+    pairs = {
+        (run["model"], run["method"]): editor(
+            run["method"], run["model"], run["dataset"]
+        )
+        for run in runs()
+        if run["method"] != UNEDITED
+    }
+    return [pair for pair, its_editor in pairs.items() if its_editor.trained]
+
+
+def hypernetwork_files():
+    return [
+        f"results/hypernetworks/{model}/{method}.safetensors"
+        for model, method in trained_runs()
+    ]
+
+
+def hypernetwork_titles(wildcards):
+    return [
+        f"{CONFIG.methods[method].label or method}, {CONFIG.models[model].label or model}"
+        for model, method in trained_runs()
+    ]
+
+
+def needed_hypernetwork(wildcards):
+    if not editor_of(wildcards).trained:
+        return []
+    return f"results/hypernetworks/{wildcards.model}/{wildcards.method}.safetensors"
+
+
+def hypernetwork_option(wildcards, input):
+    return option("hypernetwork", input.hypernetwork)
+
+
+def training_facts(wildcards):
+    return [
+        f"results/facts/{wildcards.model}/{dataset}.jsonl"
+        for dataset in CONFIG.training_of(wildcards.model).datasets
+    ]
+
+
+def training_limit(wildcards):
+    return option("limit", CONFIG.training_of(wildcards.model).facts)
+
+
+def training_editor(wildcards):
+    """The editor that a hyper-network belongs to; the same for every data set."""
+    return editor(wildcards.method, wildcards.model, EXPERIMENT.datasets[0])
+
+
+def training_settings(wildcards):
+    return training_editor(wildcards).model_dump_json(exclude_none=True)
+
+
+def training_options(wildcards):
+    return run_options(wildcards.model, training_editor(wildcards).dtype)
+
+
+def training_code(wildcards):
+    """Digest of the code of a training: the stage's and the method's own file."""
+    return code_digest(
+        "jeep.stages:hypernetwork", f"jeep.editors.{editor_name(wildcards)}"
+    )
 
 
 def option(name, value):
@@ -347,7 +417,9 @@ def table_field(name):
 
 def artifact_files():
     tables = [f"results/tables/{artifact}.csv" for artifact in TABLES]
-    return tables + (["results/tables/curve.csv"] if len(COUNTS) > 1 else [])
+    curve = ["results/tables/curve.csv"] if len(COUNTS) > 1 else []
+    training = ["results/figures/training.pdf"] if trained_runs() else []
+    return tables + curve + training
 
 
 def tuning_space(wildcards):
@@ -362,6 +434,16 @@ def tuning_places(wildcards):
             if path.split(".")[-1] == "layers":
                 places |= {(layer, "mlp") for value in values for layer in value}
     return place_names(places)
+
+
+def search_training_facts(wildcards):
+    """Facts for the method's hyper-network, where it has one."""
+    return training_facts(wildcards) if editor_of(wildcards).trained else []
+
+
+def search_training_option(wildcards, input):
+    files = option("training", input.training)
+    return f"{files} {training_limit(wildcards)}" if files else ""
 
 
 def development_facts(wildcards):

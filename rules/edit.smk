@@ -37,6 +37,7 @@ rule edit:
         prefixes="results/prefixes/{model}/seed{seed}.json",
         targets=target_shards,
         covariance=needed_covariance,
+        hypernetwork=needed_hypernetwork,
     output:
         "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
     log:
@@ -52,11 +53,12 @@ rule edit:
         editor=editor_name,
         settings=editor_settings,
         covariance=covariance_option,
+        hypernetwork=hypernetwork_option,
         solver=option("solver", CONFIG.editing.solver),
         code=edit_code,
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.solver}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.hypernetwork} {params.solver}"
         " --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 

@@ -146,7 +146,7 @@ rule facts:
         code=code_digest("jeep.stages:facts"),
     shell:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
-        " --model {input.model:q} --limit {params.limit} --on-invalid {params.on_invalid}"
+        " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid}"
         " --skipped {output.skipped:q} --out {output.facts:q} 2> >(tee {log:q} >&2)"
 
 
@@ -194,3 +194,31 @@ rule covariance:
     shell:
         "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
         " --places {params.places} --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule hypernetwork:
+    """IN: a model, facts of a train split. OUT: a method's hyper-network, with the losses of its training."""
+    input:
+        model="results/models/{model}",
+        facts=training_facts,
+    output:
+        "results/hypernetworks/{model}/{method}.safetensors",
+    log:
+        "logs/hypernetwork/{model}/{method}.log",
+    benchmark:
+        "results/benchmarks/hypernetwork/{model}/{method}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    resources:
+        gpu=1,
+    params:
+        options=training_options,
+        editor=editor_name,
+        settings=training_settings,
+        limit=training_limit,
+        seed=CONFIG.seeds[0],
+        code=training_code,
+    shell:
+        "python -m jeep hypernetwork --model {input.model:q} {params.options} --facts {input.facts:q} {params.limit}"
+        " --editor {params.editor} --settings {params.settings:q} --seed {params.seed}"
+        " --out {output:q} 2> >(tee {log:q} >&2)"

@@ -21,6 +21,7 @@ rule search:
         facts=development_facts,
         prefixes=f"results/prefixes/{{model}}/seed{CONFIG.seeds[0]}.json",
         covariance="results/tuning/{model}/covariance.safetensors",
+        training=search_training_facts,
     output:
         "results/tuning/{model}/{dataset}/{method}.json",
     log:
@@ -37,13 +38,14 @@ rule search:
         editor=editor_name,
         settings=editor_settings,
         space=tuning_space,
+        training=search_training_option,
         trials=CONFIG.tuning.trials if CONFIG.tuning else 0,
         variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
         seed=CONFIG.seeds[0],
         code=search_code,
     shell:
         "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q}"
+        " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q} {params.training}"
         " --editor {params.editor} --settings {params.settings:q} --space {params.space:q}"
         " --trials {params.trials} --variants {params.variants} --seed {params.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,10 +1,11 @@
 """Every editor on tiny models that know a few facts, of both block types."""
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from conftest import ARCHITECTURES, random_network
 
 from jeep import progress
 from jeep import targets as targets_module
@@ -33,6 +34,16 @@ SETTINGS = {
         "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05},
         "region": {**LOW, "spread": "even"},
     },
+    "mend": {
+        "layers": [1, 2, 3],
+        "rank": 32,
+        "training": {"edits": 4, "epochs": 5, "learning_rate": 3e-4, "meta_learning_rate": 1e-3},
+    },
+    "malmen": {
+        "layers": [1, 2, 3],
+        "rank": 32,
+        "training": {"edits": 4, "epochs": 5, "learning_rate": 1e-3, "meta_learning_rate": 1e-3},
+    },
     "jeep": {
         "optimization": {"steps": 20, "learning_rate": 0.1, "stop_probability": 0.9},
         "low": {**LOW, "spread": "sqrt"},
@@ -51,21 +62,39 @@ def covariance(trained, facts):
     return {place: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for place, matrix in found.items()}
 
 
-def deltas_of(name, model, facts, prefixes, covariance, **settings):
+@dataclass(frozen=True)
+class Given:
+    """What editors need beside facts, of a model."""
+
+    covariance: dict
+    networks: dict
+
+
+@pytest.fixture(scope="module")
+def given(trained, facts, covariance):
+    """With hyper-networks trained on half of the cities."""
+    editors = {name: load_editor(name, SETTINGS[name]) for name in ("mend", "malmen")}
+    return Given(covariance, {name: editor.train(trained, facts[1::2], 0, 2048)[0] for name, editor in editors.items()})
+
+
+def deltas_of(name, model, facts, prefixes, given, **settings):
     editor = load_editor(name, SETTINGS[name] | settings)
     targets = optimize_facts(model, facts, prefixes, editor.target_spec, 2048) if editor.target_spec else []
-    return editor.edit(model, Task(facts, prefixes, 2048, targets, covariance))
+    return editor.edit(model, Task(facts, prefixes, 2048, targets, given.covariance, given.networks.get(name, {})))
 
 
 def test_every_editor_is_tested():
     assert set(SETTINGS) == set(EDITORS)
 
 
-@pytest.mark.parametrize("name", sorted({*EDITORS} - {"ft_wd"}))  # fine-tuning does not keep the others
-def test_one_edit_changes_the_answer_and_keeps_the_others(name, trained, facts, prefixes, covariance):
+LOCATE_THEN_EDIT = ("jeep", "memit", "pmet", "rome")
+
+
+@pytest.mark.parametrize("name", LOCATE_THEN_EDIT)
+def test_one_edit_changes_the_answer_and_keeps_the_others(name, trained, facts, prefixes, given):
     fact, others = facts[9:10], facts[:9] + facts[10:]
     before = {key: value.clone() for key, value in trained.network.state_dict().items()}
-    deltas = deltas_of(name, trained, fact, prefixes, covariance)
+    deltas = deltas_of(name, trained, fact, prefixes, given)
     assert all(torch.equal(before[key], value) for key, value in trained.network.state_dict().items())
     with trained.scratch(list(deltas)):
         trained.add_(deltas)
@@ -76,9 +105,9 @@ def test_one_edit_changes_the_answer_and_keeps_the_others(name, trained, facts, 
     assert wrong <= 2, "of fifteen other cities, nearly all keep their country"
 
 
-@pytest.mark.parametrize("name", EDITORS)
-def test_many_edits_at_once(name, trained, facts, prefixes, covariance):
-    deltas = deltas_of(name, trained, facts[::3], prefixes, covariance)
+@pytest.mark.parametrize("name", [*LOCATE_THEN_EDIT, "ft_wd"])
+def test_many_edits_at_once(name, trained, facts, prefixes, given):
+    deltas = deltas_of(name, trained, facts[::3], prefixes, given)
     with trained.scratch(list(deltas)):
         trained.add_(deltas)
         results = evaluate(trained, facts[::3], "counterfact", 500).groupby("metric")["value"].mean()
@@ -86,25 +115,25 @@ def test_many_edits_at_once(name, trained, facts, prefixes, covariance):
 
 
 @pytest.mark.parametrize("name", ["jeep", "memit", "pmet", "ft_wd"])
-def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, covariance):
+def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, given):
     settings = {"weight_decay": "power_law"} if name == "ft_wd" else {}
-    paper = deltas_of(name, trained, facts[:2], prefixes, covariance, **settings)
-    release = deltas_of(name, trained, facts[:2], prefixes, covariance, **settings, preset="release")
+    paper = deltas_of(name, trained, facts[:2], prefixes, given, **settings)
+    release = deltas_of(name, trained, facts[:2], prefixes, given, **settings, preset="release")
     assert paper.keys() == release.keys()
     assert any(not torch.allclose(paper[key], release[key]) for key in paper)
 
 
 @pytest.mark.parametrize("name", EDITORS)
-def test_the_same_edit_twice_is_the_same_to_the_bit(name, trained, facts, prefixes, covariance):
-    one, two = (deltas_of(name, trained, facts[:3], prefixes, covariance) for _ in range(2))
+def test_the_same_edit_twice_is_the_same_to_the_bit(name, trained, facts, prefixes, given):
+    one, two = (deltas_of(name, trained, facts[:3], prefixes, given) for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, covariance):
+def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, given):
     """W̃ k₀ = v for one edit, and Δ has rank one."""
     editor = load_editor("rome", SETTINGS["rome"])
     (target,) = optimize_facts(trained, facts[:1], prefixes, editor.spec, 2048)
-    (delta,) = deltas_of("rome", trained, facts[:1], prefixes, covariance).values()
+    (delta,) = deltas_of("rome", trained, facts[:1], prefixes, given).values()
     walk = LayerWalk(trained, prompts_of(trained, facts[:1], prefixes[:1], "subject_last"), 2048)
     walk.advance(editor.layer)
     (key,) = walk.keys("subject_last").T
@@ -113,9 +142,9 @@ def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, covarian
     assert torch.linalg.matrix_rank(delta, rtol=1e-4) == 1
 
 
-def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, covariance, tmp_path, monkeypatch):
+def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, given, tmp_path, monkeypatch):
     editor = load_editor("rome", SETTINGS["rome"])
-    task = Task(facts[:4], prefixes, 2048, (), covariance, tmp_path / "checkpoint.safetensors")
+    task = Task(facts[:4], prefixes, 2048, (), given.covariance, {}, tmp_path / "checkpoint.safetensors")
     whole = editor.edit(trained, replace(task, checkpoint=None))
     original, asked = Rome._change, []
 
@@ -195,15 +224,15 @@ def test_ablations_share_the_target_vectors_of_what_they_leave_out():
     ],
     ids=["no-high", "no-low", "write-low", "write-high", "separate", "attention"],
 )
-def test_ablations_write_what_they_name(settings, trained, facts, prefixes, covariance):
-    deltas = deltas_of("jeep", trained, facts[:3], prefixes, covariance, **settings)
+def test_ablations_write_what_they_name(settings, trained, facts, prefixes, given):
+    deltas = deltas_of("jeep", trained, facts[:3], prefixes, given, **settings)
     editor = jeep(**settings)
     assert set(deltas) == {trained.parameter_name(*place) for place in editor.covariances}
     assert all(torch.isfinite(delta).all() for delta in deltas.values())
     assert any(delta.abs().max() > 0 for delta in deltas.values())
 
 
-def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, prefixes, covariance, monkeypatch, caplog):
+def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, prefixes, given, monkeypatch, caplog):
     """A high target vector that is not finite is named, and the rest is written."""
     original = targets_module.optimize
 
@@ -215,6 +244,37 @@ def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, pre
             yield batch
 
     monkeypatch.setattr(targets_module, "optimize", spoils)
-    deltas = deltas_of("jeep", trained, facts[:3], prefixes, covariance, together=False)
+    deltas = deltas_of("jeep", trained, facts[:3], prefixes, given, together=False)
     assert all(torch.isfinite(delta).all() for delta in deltas.values())
     assert "fact city-1: the loss did not stay finite" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_editor_edits_every_architecture(architecture, dtype, byte_level, facts, prefixes):
+    """Deltas have their parameter's shape, are finite, and the model is as it was, in both precisions."""
+    model = EditableModel(random_network(architecture, dtype), byte_level)
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    places = [(layer, place) for layer in range(4) for place in ("mlp", "attention")]
+    covariance = {place: torch.eye(model.as_stored(*_weight(model, place)).shape[1]) for place in places}
+    short = {"steps": 2, "epochs": 1}
+    for name, settings in SETTINGS.items():
+        parts = {
+            key: part | {field: value for field, value in short.items() if field in part}
+            for key, part in settings.items()
+            if isinstance(part, dict)
+        }
+        editor = load_editor(name, settings | parts | ({"epochs": 2} if name == "ft_wd" else {}))
+        network = editor.train(model, facts[4:8], 0, 512)[0] if editor.trained else {}
+        targets = optimize_facts(model, facts[:2], prefixes, editor.target_spec, 512) if editor.target_spec else []
+        deltas = editor.edit(model, Task(facts[:2], prefixes, 512, targets, covariance, network))
+        for key, delta in deltas.items():
+            assert delta.shape == before[key].shape, name
+            assert torch.isfinite(delta).all(), name
+        assert any(delta.abs().max() > 0 for delta in deltas.values()), name
+    assert all(torch.equal(before[key], value) for key, value in model.network.state_dict().items())
+
+
+def _weight(model, place):
+    layer, projection = place
+    return layer, model.projection(layer, projection).weight, projection

@@ -6,7 +6,7 @@ from typing import Any
 
 from jeep.editors.base import Editor
 
-EDITORS = ("ft_wd", "jeep", "memit", "pmet", "rome")
+EDITORS = ("ft_wd", "jeep", "malmen", "memit", "mend", "pmet", "rome")
 
 
 def load_editor_class(name: str) -> type[Editor]:

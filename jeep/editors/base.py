@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from jeep.settings import Dtype, Optimization, Placement, Preset, Projection, Site, Strict, TargetSpec
+from pydantic import Field, PositiveInt
+
+from jeep.settings import Dtype, MetaTraining, Optimization, Placement, Preset, Projection, Site, Strict, TargetSpec
 
 if TYPE_CHECKING:  # torch stays out of the DAG
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from torch import Tensor
 
+    from jeep.facts import Fact
+    from jeep.hypernetworks import HyperNetwork, Signals
     from jeep.models import EditableModel
     from jeep.task import Task
 
@@ -19,6 +26,8 @@ class Editor(Strict):
 
     preset: Preset = "paper"
     """paper: as the paper's text has it; release: as the authors' released code computes."""
+    trained: ClassVar[bool] = False
+    """Whether a hyper-network has to be trained before the edit."""
     dtype: Dtype | None = None
     """Precision of the edit and of its evaluation; the model's where absent."""
 
@@ -67,3 +76,61 @@ class RegionEditor(Editor):
         from jeep.regions import write_regions
 
         return write_regions(model, task, self.placements, pool="mean" if self.preset == "paper" else "half_bare")
+
+
+class HyperEditor(Editor):
+    """An editor that lets a trained hyper-network turn the edits' keys and gradients into changes of W_O."""
+
+    trained: ClassVar[bool] = True
+    layers: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Whose MLP's W_O is edited."""
+    rank: PositiveInt = 1920
+    """Of the network's blocks."""
+    blocks: PositiveInt = 2
+    training: MetaTraining
+
+    @abstractmethod
+    def change(self, network: HyperNetwork, signals: Signals, weight: int) -> Tensor:
+        """ΔW (d_out, d_in) of the weight number `weight`, from the keys and gradients of all edits."""
+
+    @abstractmethod
+    def pull_back(self, network: HyperNetwork, signals: Signals, weight: int, change: Tensor, gradient: Tensor) -> None:
+        """Add to the gradients of the network's parameters, given ΔW and ∂L/∂ΔW (d_out, d_in)."""
+
+    def train(
+        self, model: EditableModel, facts: Sequence[Fact], seed: int, token_budget: int, checkpoint: Path | None = None
+    ) -> tuple[dict[str, Tensor], list[tuple[float, float]]]:
+        """Train the hyper-network; its tensors, and the edit loss and locality loss of every step."""
+        import torch
+
+        from jeep.hypernetworks import HyperNetwork
+        from jeep.meta_training import Trainer
+
+        d_out, d_in = model.as_stored(self.layers[0], model.projection(self.layers[0]).weight).shape
+        torch.manual_seed(seed)
+        network = HyperNetwork(d_in, d_out, len(self.layers), self.rank, self.blocks, self.training.learning_rate)
+        trainer = Trainer(model, facts, self, network, self.training, token_budget)
+        trainer.run(seed, checkpoint)
+        return network.tensors(), trainer.losses
+
+    def edit(self, model, task):
+        """One pass over all facts for their keys and gradients, then the change of each weight."""
+        import torch
+
+        from jeep.answers import Answers
+        from jeep.hypernetworks import HyperNetwork
+        from jeep.signals import collect_signals
+
+        network = HyperNetwork.of(task.hypernetwork).to(model.device, model.precision)
+        questions = [(fact.prompt, fact.target_new) for fact in task.facts]
+        answers = Answers(model, questions, min(self.layers), task.token_budget)
+        answers.prepare(range(len(answers)))
+        signals = collect_signals(model, answers, range(len(answers)), self.layers, self.tokens)
+        with torch.no_grad():
+            return {
+                model.parameter_name(layer): model.as_stored(layer, self.change(network, signals[weight], weight))
+                .float()
+                .cpu()
+                .contiguous()
+                for weight, layer in enumerate(self.layers)
+            }

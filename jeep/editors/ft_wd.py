@@ -33,24 +33,38 @@ class FtWd(Editor):
         return 0.0 if self.preset == "release" else math.exp(0.15589562) * edits**-0.87028798
 
     def edit(self, model, task):
-        """Train on all facts; the states below the block are computed once."""
-        import torch
+        """Train on all facts; the states below the block are computed once. A killed run goes on from an epoch."""
         from tqdm import tqdm
 
-        from jeep.finetune import AnswerBatches, BlockTrainer
+        from jeep.answers import Answers
+        from jeep.finetune import BlockTrainer
+        from jeep.progress import Progress, fingerprint
 
-        batches = AnswerBatches(model, task.facts, self.layer, self.batch, task.token_budget)
+        answers = Answers(model, [(fact.prompt, fact.target_new) for fact in task.facts], self.layer, task.token_budget)
+        answers.prepare(range(len(answers)))
+        batches = [range(len(answers))[start : start + self.batch] for start in range(0, len(answers), self.batch)]
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts))
+        done, saved = progress.load()
         with BlockTrainer(model, self.layer, self.learning_rate, self.decay(len(task.facts))) as trainer:
-            for _ in tqdm(range(self.epochs), desc="ft-wd", unit="epoch"):
-                losses = []
-                for number in range(len(batches)):
-                    loss = batches.loss(number)
-                    losses.append(float(loss.detach()))
-                    if losses[-1] >= self.stop_loss:
-                        trainer.step(loss)
-                if torch.tensor(losses).mean() < self.stop_loss:
+            if saved:
+                trainer.restore(saved)
+            for epoch in tqdm(range(done, self.epochs), desc="ft-wd", unit="epoch", initial=done, total=self.epochs):
+                if self._epoch(trainer, answers, batches) < self.stop_loss:
                     break
-            return trainer.changes()
+                progress.save(epoch + 1, trainer.tensors)
+            changes = trainer.changes()
+        progress.end()
+        return changes
+
+    def _epoch(self, trainer, answers, batches) -> float:
+        """Train on every mini-batch that is not yet below the threshold; their mean loss."""
+        losses = []
+        for batch in batches:
+            loss = answers.nll(batch) / len(batch)
+            losses.append(float(loss.detach()))
+            if losses[-1] >= self.stop_loss:
+                trainer.step(loss)
+        return sum(losses) / len(losses)
 
 
 EDITOR = FtWd

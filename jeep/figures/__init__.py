@@ -1,0 +1,1 @@
+"""The paper's figures, made from results files only."""
