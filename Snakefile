@@ -12,6 +12,11 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/inputs/prepare.smk"
+include: "rules/inputs/edit.smk"
+include: "rules/inputs/evaluate.smk"
+include: "rules/inputs/artifacts.smk"
+include: "rules/inputs/tune.smk"
 include: "rules/prepare.smk"
 include: "rules/edit.smk"
 include: "rules/evaluate.smk"

@@ -181,7 +181,25 @@ def _parser() -> argparse.ArgumentParser:
         edits={"type": int, "help": "number of edits"},
         out={"help": "the CSV file; .md and .tex are put beside it"},
     )
-    stage(stages.curve, records=table, methods=shown, labels=labels, out=out)
+    models = {"type": str, "nargs": "+", "help": "models that are shown"}
+    datasets = {"type": str, "nargs": "+", "help": "data sets that are shown"}
+    stage(
+        stages.series,
+        records=table,
+        models=models,
+        datasets=datasets,
+        methods=shown,
+        variants={"type": json.loads, "default": None, "help": "values of a method's variants, as JSON"},
+        edits={"type": int, "help": "number of edits of the variants"},
+        out={"help": "the CSV file"},
+    )
+    stage(
+        stages.series_figure,
+        table={"help": "the CSV file of the stage `series`"},
+        axis={"type": str, "help": "edits, or the setting that varies"},
+        labels=labels,
+        out=figure,
+    )
     stage(
         stages.training_figure,
         networks={"nargs": "+", "help": "trained hyper-networks"},

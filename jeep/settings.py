@@ -1,6 +1,7 @@
 """The vocabulary of editors' settings: sites of target vectors, optimisation, regions. No torch: the DAG needs them."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -124,3 +125,9 @@ class TargetSpec(Strict):
 
     sites: tuple[Site, ...]
     optimization: Optimization
+
+
+def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings with the value at a dotted path replaced."""
+    key, _, rest = path.partition(".")
+    return {**settings, key: with_value(settings.get(key, {}), rest, value) if rest else value}

@@ -233,11 +233,19 @@ def tables(args: argparse.Namespace) -> None:
     write_table(args.records, args.artifact, shown, args.labels, args.edits, args.out)
 
 
-def curve(args: argparse.Namespace) -> None:
-    """Tabulate the metrics of every method over the number of edits."""
-    from jeep.tables import write_curve
+def series(args: argparse.Namespace) -> None:
+    """Tabulate the metrics of methods over the number of edits, or of variants of one over a setting."""
+    from jeep.tables import write_series
 
-    write_curve(args.records, args.methods, args.labels, args.out)
+    shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
+    write_series(args.records, shown, args.edits, args.out, args.variants)
+
+
+def series_figure(args: argparse.Namespace) -> None:
+    """Draw the metrics over the number of edits or over a setting: PDF, and PNG beside it."""
+    from jeep.figures.series import draw_series
+
+    draw_series(args.table, args.axis, args.labels, args.out)
 
 
 def training_figure(args: argparse.Namespace) -> None:

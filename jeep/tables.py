@@ -98,17 +98,26 @@ def _markdown(table: pd.DataFrame) -> str:
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
-def write_curve(records: Path, methods: Sequence[str], labels: Labels, out: Path) -> None:
-    """Write the metrics of some methods at every number of edits as CSV, and as Markdown beside it."""
+def write_series(
+    records: Path,
+    shown: Mapping[str, Sequence[str]],
+    edits: int,
+    out: Path,
+    variants: Mapping[str, object] | None = None,
+) -> None:
+    """Write the metrics of some methods at every number of edits as CSV; a run's number stands in the column x.
+
+    With `variants` (`method`: a method, `values`: a number for each variant of it) x is that number instead, at
+    `edits` edits.
+    """
     results = pd.read_parquet(records)
-    table = _metrics(results[results["method"].isin(methods)], [*RUN, "edits"])[
-        [*RUN, "edits", "metric", "value", "ci95"]
-    ]
-    table = table.round({"value": 1, "ci95": 1}).sort_values([*RUN, "edits"], kind="stable")
+    for column, names in shown.items():
+        results = results[results[column].isin(names)]
+    if variants is None:
+        results = results.assign(x=results["edits"])
+    else:
+        results = results[results["edits"] == edits]
+        results = results.assign(x=results["method"].map(variants["values"]), method=variants["method"])
+    table = _metrics(results, [*RUN, "x"])[[*RUN, "x", "metric", "value", "ci95"]]
     with atomic(out) as temporary:
-        table.to_csv(temporary, index=False)
-    wide = table.pivot(index=[*RUN, "edits"], columns="metric", values="value")[METRICS].reset_index()
-    for column, kind in zip(RUN, ("datasets", "models", "methods"), strict=True):
-        wide[column] = [_label(labels, kind, name) for name in wide[column]]
-    with atomic(out.with_suffix(".md")) as temporary:
-        temporary.write_text(wide.to_markdown(index=False) + "\n", encoding="utf-8")
+        table.round({"value": 2, "ci95": 2}).sort_values([*RUN, "x"], kind="stable").to_csv(temporary, index=False)

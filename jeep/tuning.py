@@ -15,17 +15,12 @@ from jeep.evaluate import Metrics, evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
+from jeep.settings import with_value
 from jeep.targets import Target, optimize_facts
 from jeep.task import Task
 
 Space = Mapping[str, Sequence[Any]]
 """Values to try by the dotted path of a setting, such as low.clamp."""
-
-
-def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested settings with the value at a dotted path replaced."""
-    key, _, rest = path.partition(".")
-    return {**settings, key: with_value(settings.get(key, {}), rest, value) if rest else value}
 
 
 class Search:
@@ -49,7 +44,8 @@ class Search:
     ) -> list[dict[str, Any]]:
         """Score random settings: `trials` draws of those that are dear, `variants` of the rest each.
 
-        Dear are settings that target vectors depend on, and all those of a method that trains a hyper-network.
+        Dear are settings that target vectors depend on, and all those of a method that trains a hyper-network. Where
+        there are none, the others are drawn `trials` × `variants` times.
         The settings that are given are the first draw. Returns all that was tried, the best Score first.
         """
         generator = random.Random(seed)
@@ -62,7 +58,7 @@ class Search:
             except ValidationError:  # a combination that the editor excludes, such as regions that overlap
                 continue
             targets, network = self._targets(editor), self._network(editor, seed)
-            for others in [{}, *self._draws(inner, variants - 1, generator)]:
+            for others in [{}, *self._draws(inner, (variants if outer else trials * variants) - 1, generator)]:
                 chosen = {**values, **others}
                 result = {"settings": chosen} | self._score(
                     load_editor(name, self._apply(drawn, others)), targets, network
@@ -86,6 +82,8 @@ class Search:
     @staticmethod
     def _draws(space: Space, count: int, generator: random.Random) -> list[dict[str, Any]]:
         """Distinct random points of a space."""
+        if not space:
+            return []
         points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
         return generator.sample(points, min(count, len(points)))
 

@@ -34,29 +34,59 @@ rule table:
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
-rule curve:
-    """IN: the collected results. OUT: the metrics over the number of edits."""
+rule series:
+    """IN: the collected results. OUT: the metrics over the number of edits (Figure 4) or over a setting (Figure 6)."""
     input:
         "results/records.parquet",
     output:
-        csv=report(
-            "results/tables/curve.csv",
-            caption="../report/curve.rst",
-            category="Tables",
-        ),
-        markdown="results/tables/curve.md",
+        csv="results/tables/{figure}.csv",
     log:
-        "logs/curve.log",
+        "logs/series/{figure}.log",
     benchmark:
-        "results/benchmarks/curve.tsv"
+        "results/benchmarks/series/{figure}.tsv"
+    wildcard_constraints:
+        figure=alternatives(SERIES),
     conda:
         "../envs/jeep.yaml"
     params:
-        methods=EXPERIMENT.methods,
-        labels=labels,
-        code=code_digest("jeep.stages:curve"),
+        models=series_field("models"),
+        datasets=series_field("datasets"),
+        methods=series_field("methods"),
+        variants=series_values,
+        edits=EXPERIMENT.edits,
+        code=code_digest("jeep.stages:series"),
     shell:
-        "python -m jeep curve --records {input:q} --methods {params.methods:q} --labels {params.labels:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+        "python -m jeep series --records {input:q} --models {params.models:q} --datasets {params.datasets:q}"
+        " --methods {params.methods:q} {params.variants} --edits {params.edits}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule series_figure:
+    """IN: the metrics over the number of edits or over a setting. OUT: Figure 4 or Figure 6."""
+    input:
+        "results/tables/{figure}.csv",
+    output:
+        pdf="results/figures/{figure}.pdf",
+        png=report(
+            "results/figures/{figure}.png",
+            caption="../report/series.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/series_figure/{figure}.log",
+    benchmark:
+        "results/benchmarks/series_figure/{figure}.tsv"
+    wildcard_constraints:
+        figure=alternatives(SERIES),
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        axis=series_axis,
+        labels=labels,
+        code=code_digest("jeep.stages:series_figure"),
+    shell:
+        "python -m jeep series-figure --table {input:q} --axis {params.axis} --labels {params.labels:q}"
+        " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
 
 
 rule training_figure:

