@@ -15,9 +15,11 @@ include: "rules/common.smk"
 include: "rules/inputs/prepare.smk"
 include: "rules/inputs/edit.smk"
 include: "rules/inputs/evaluate.smk"
+include: "rules/inputs/probe.smk"
 include: "rules/inputs/artifacts.smk"
 include: "rules/inputs/tune.smk"
 include: "rules/prepare.smk"
+include: "rules/probe.smk"
 include: "rules/edit.smk"
 include: "rules/evaluate.smk"
 include: "rules/artifacts.smk"
@@ -26,6 +28,7 @@ include: "rules/tune.smk"
 
 localrules:
     all,
+    probe,
     tune,
 
 
@@ -34,6 +37,12 @@ rule all:
     default_target: True
     input:
         artifact_files(),
+
+
+rule probe:
+    """Figures 1, 2 and 5, and proposed regions."""
+    input:
+        probe_files(),
 
 
 rule tune:

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     source = {"type": json.loads, "help": "the source, as JSON (the form of config/README.md)"}
     seed = {"type": int, "default": 0, "help": "seed of every draw"}
     records = {"help": "facts, as the stage `facts` wrote them"}
+    limit = {"type": int, "default": None, "help": "take the first N facts of each file (default: all)"}
     edits = {"type": int, "default": None, "help": "take the first N facts (default: all)"}
     metrics = {"type": str, "choices": ("counterfact", "zsre"), "help": "how an edit is measured"}
     shard = {"type": _shard, "default": (0, 1), "help": "I/N: every Nth fact, from the Ith on (default: all)"}
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint=True,
         facts=records,
         prefixes=sampled,
+        limit=limit,
         spec={"type": json.loads, "help": "sites and optimization of the editor, as JSON"},
         shard=shard,
         compile={"action": argparse.BooleanOptionalAction, "default": False, "help": "through torch.compile"},
@@ -116,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     settings = {"type": json.loads, "help": "the editor's settings, as JSON"}
     editor = {"type": str, "help": "name of the editor"}
-    limit = {"type": int, "default": None, "help": "take the first N facts of each file (default: all)"}
     stage(
         stages.hypernetwork,
         checkpoint=True,
@@ -206,6 +207,71 @@ def _parser() -> argparse.ArgumentParser:
         titles={"type": str, "nargs": "+", "help": "a title for each"},
         out=figure,
     )
+    norm = {
+        "action": argparse.BooleanOptionalAction,
+        "default": True,
+        "help": "the final norm in front of the head (default: yes)",
+    }
+    backend = {"type": str, "choices": ("rank-bm25", "bm25s"), "help": "what searches"}
+    title = {"type": str, "help": "model, data and count, for the figure's title"}
+    stage(stages.probe_contrast, checkpoint=True, facts=records, limit=limit, norm=norm, out=out)
+    stage(
+        stages.probe_prompt,
+        checkpoint=True,
+        facts=records,
+        number={"type": int, "default": 1, "help": "which fact, counted from 1"},
+        norm=norm,
+        out=out,
+    )
+    stage(
+        stages.regions,
+        contrast={"help": "results of the stage `probe-contrast`"},
+        low={"type": int, "default": 6, "help": "most layers of the low region"},
+        high={"type": int, "default": 3, "help": "most layers of the high region"},
+        edited={"type": json.loads, "default": {}, "help": "regions that are edited, to stand beside, as JSON"},
+        out=out,
+    )
+    stage(stages.search_index, corpus={"help": "corpus as JSON lines"}, backend=backend, out=out)
+    stage(
+        stages.related_words,
+        facts=records,
+        limit=limit,
+        index={"help": "index, as the stage `search-index` wrote it"},
+        backend=backend,
+        paragraphs={"type": int, "default": 100, "help": "the best N for each fact"},
+        out=out,
+    )
+    stage(
+        stages.fact_lists,
+        facts=records,
+        limit=limit,
+        source=source,
+        triples={"default": None, "help": "triples.jsonl of demo-facts, for a knowledge base"},
+        candidates={"type": int, "default": 50, "help": "of each subject and relation"},
+        cache={"default": Path("results/fact-lists"), "help": "where a language model's answers are kept"},
+        seed=seed,
+        out=out,
+    )
+    stage(
+        stages.probe_words,
+        checkpoint=True,
+        facts=records,
+        limit=limit,
+        related={"help": "results of the stage `related-words`"},
+        lists={"help": "results of the stage `fact-lists`"},
+        norm=norm,
+        overlaps={"help": "where the sets' common tokens are listed"},
+        out=out,
+    )
+    stage(stages.prompt_figure, table={"help": "results of `probe-prompt`"}, title=title, out=figure)
+    stage(
+        stages.contrast_figure,
+        table={"help": "results of `probe-contrast`"},
+        regions={"help": "results of `regions`"},
+        title=title,
+        out=figure,
+    )
+    stage(stages.words_figure, table={"help": "results of `probe-words`"}, title=title, out=figure)
     stage(
         stages.tune,
         checkpoint=True,

@@ -22,6 +22,7 @@ from jeep.schema import (
     Method,
     Model,
     Name,
+    Probe,
     Statistics,
     Training,
     Tuning,
@@ -50,6 +51,7 @@ class Config(Strict):
     datasets: dict[Name, Dataset]
     methods: dict[Name, Method]
     experiment: Experiment
+    probe: Probe | None = None
     tuning: Tuning | None = None
 
     @model_validator(mode="after")
@@ -59,13 +61,19 @@ class Config(Strict):
         self._check_methods()
         for where, grid in self.experiment.grids.items():
             self._check_grid(where, grid)
+        if self.probe:
+            self._check_names("probe", "models", self.probe.models)
+            self._check_names("probe", "datasets", [self.probe.dataset])
         return self
+
+    def _check_names(self, where: str, kind: str, names: list[str]) -> None:
+        for name in names:
+            if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
+                raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
 
     def _check_grid(self, where: str, grid: Grid) -> None:
         for kind in ("models", "datasets", "methods"):
-            for name in getattr(grid, kind):
-                if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
-                    raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
+            self._check_names(where, kind, getattr(grid, kind))
         for method in (name for name in grid.methods if name != UNEDITED):
             for model in grid.models:
                 self._check_training(model, method, [self.editor(method, model, dataset) for dataset in grid.datasets])

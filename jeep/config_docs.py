@@ -32,6 +32,9 @@ _PARTS = (
     schema.Grid,
     schema.Curve,
     schema.Sweep,
+    schema.Probe,
+    schema.Retrieval,
+    schema.FactLists,
     schema.Tuning,
 )
 _SOURCES = (
@@ -41,6 +44,8 @@ _SOURCES = (
     sources.UrlSource,
     sources.DemoSource,
     sources.TrainedSource,
+    sources.OpenAISource,
+    sources.KnowledgeBaseSource,
 )
 _SETTINGS = (settings.Optimization, settings.Relax, settings.Region, settings.MetaTraining)
 

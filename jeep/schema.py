@@ -8,7 +8,16 @@ from pydantic import Field, PositiveInt
 from jeep.editors import EDITORS
 from jeep.facts import Format
 from jeep.settings import Dtype, Strict, with_value
-from jeep.sources import DemoSource, HubSource, PathSource, TrainedSource, UrlSource, WheelSource
+from jeep.sources import (
+    DemoSource,
+    HubSource,
+    KnowledgeBaseSource,
+    OpenAISource,
+    PathSource,
+    TrainedSource,
+    UrlSource,
+    WheelSource,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -172,6 +181,42 @@ class Experiment(Grid):
             "experiment.sweep": self.sweep.grid if self.sweep else None,
         }
         return {name: grid for name, grid in parts.items() if grid is not None}
+
+
+class Retrieval(Strict):
+    """How paragraphs related to a fact are found."""
+
+    backend: Literal["rank-bm25", "bm25s"] = "rank-bm25"
+    """rank-bm25 holds the paragraphs in memory; bm25s keeps its index in memory-mapped files, for a whole Wikipedia."""
+    paragraphs: PositiveInt = 100
+    """The best N that hold the subject."""
+
+
+class FactLists(Strict):
+    """Where factual words come from."""
+
+    source: Annotated[OpenAISource | KnowledgeBaseSource, Field(discriminator="kind")]
+    candidates: PositiveInt = 50
+    """For each subject and for each relation."""
+
+
+class Probe(Strict):
+    """The probes (Figures 1, 2 and 5), of facts that have an original answer."""
+
+    models: list[Name]
+    dataset: Name
+    prompts: PositiveInt
+    """The first N facts."""
+    norm: bool = True
+    """The model's final norm stands in front of the head; Eq. 5 has none."""
+    example: PositiveInt = 1
+    """Which fact Figure 1 shows, counted from 1."""
+    low: PositiveInt = 6
+    """Most layers of a proposed low region."""
+    high: PositiveInt = 3
+    """Most layers of a proposed high region."""
+    retrieval: Retrieval = Retrieval()
+    fact_lists: FactLists
 
 
 class Tuning(Strict):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from jeep.errors import UserError, complaint
 from jeep.settings import Strict
@@ -56,6 +56,32 @@ class DemoSource(Strict):
     split: Literal["dev", "train", "eval"]
 
 
+class OpenAISource(Strict):
+    """A language model behind an OpenAI-compatible server; its key comes from the environment (OPENAI_API_KEY)."""
+
+    kind: Literal["openai"]
+    model: str
+    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """The client's own default where absent."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    max_tokens: PositiveInt = 4096
+    """Of one answer."""
+    concurrency: PositiveInt = 8
+    """Requests at a time."""
+    retries: NonNegativeInt = 6
+    """After rate limits, server errors and timeouts, with growing pauses."""
+    timeout: PositiveFloat = 120
+    """Seconds for one request."""
+    budget: PositiveInt = 20_000_000
+    """Tokens, asked and answered, after which nothing more is asked in a run."""
+
+
+class KnowledgeBaseSource(Strict):
+    """True triples that the demo's facts were made from."""
+
+    kind: Literal["knowledge-base"]
+
+
 class TrainedSource(Strict):
     """A small GPT-J that the pipeline trains on the demo's facts and on the corpus."""
 
@@ -73,7 +99,14 @@ class TrainedSource(Strict):
 
 class _Any(Strict):
     source: Annotated[
-        WheelSource | HubSource | PathSource | UrlSource | DemoSource | TrainedSource,
+        WheelSource
+        | HubSource
+        | PathSource
+        | UrlSource
+        | DemoSource
+        | TrainedSource
+        | OpenAISource
+        | KnowledgeBaseSource,
         Field(discriminator="kind"),
     ]
 

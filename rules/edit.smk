@@ -21,11 +21,12 @@ rule targets:
         options=editing_options,
         compile=compile_option,
         spec=target_spec,
+        limit=EXPERIMENT.edits,
         shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} {params.compile} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --spec {params.spec:q} --shard {wildcards.shard}/{params.shards}"
+        " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit} --shard {wildcards.shard}/{params.shards}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 

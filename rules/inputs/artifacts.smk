@@ -89,4 +89,9 @@ def table_field(name):
 def artifact_files():
     tables = [f"results/tables/{artifact}.csv" for artifact in TABLES]
     training = ["results/figures/training.pdf"] if trained_runs() else []
-    return tables + [f"results/figures/{name}.pdf" for name in SERIES] + training
+    return (
+        tables
+        + [f"results/figures/{name}.pdf" for name in SERIES]
+        + training
+        + probe_files()
+    )

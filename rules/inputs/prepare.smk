@@ -76,13 +76,19 @@ def dataset_file(wildcards):
 
 
 def facts_needed(wildcards):
-    """How many facts of a data set are used: the largest edit count, the search's, or all that are trained on."""
-    name, tuning, training = wildcards.dataset, CONFIG.tuning, CONFIG.training
-    if tuning is not None and name in tuning.datasets.values():
-        return option("limit", tuning.edits)
-    if any(name in entry.datasets for entry in training.values()):
-        return option("limit", CONFIG.training_of(wildcards.model).facts)
-    return option("limit", EXPERIMENT.edits)
+    """The most facts of a data set that any stage uses; no limit where one uses all."""
+    name, uses = wildcards.dataset, []
+    if name in {
+        dataset for grid in EXPERIMENT.grids.values() for dataset in grid.datasets
+    }:
+        uses.append(EXPERIMENT.edits)
+    if CONFIG.tuning and name in CONFIG.tuning.datasets.values():
+        uses.append(CONFIG.tuning.edits)
+    if CONFIG.probe and name == CONFIG.probe.dataset:
+        uses.append(CONFIG.probe.prompts)
+    if any(name in entry.datasets for entry in CONFIG.training.values()):
+        uses.append(CONFIG.training_of(wildcards.model).facts)
+    return "" if None in uses else option("limit", max(uses))
 
 
 def statistics_options(wildcards):

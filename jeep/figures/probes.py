@@ -1,0 +1,122 @@
+"""What the probes found: Figures 1, 2 and 5."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
+
+from jeep.figures.style import PAGE, PALETTE, save, style
+from jeep.storage import read_json
+
+_COLORS = {"original": PALETTE[0], "new": PALETTE[1]}
+_NAMES = {"original": "original answer", "new": "new answer"}
+_PLACES = {"subject_last": "subject's last token", "prediction": "prediction position"}
+_SETS = {"original": 0, "factual": 2, "non-factual": 4, "stop words": 1, "unrelated": 7}
+_LEAST = 1e-8
+"""Probabilities below are drawn here."""
+
+
+def draw_prompt(table: Path, title: str, out: Path) -> None:
+    """Figure 1: the original answer's probability and rank at every token of a prompt, after every layer."""
+    flow = pd.read_csv(table, keep_default_na=False)
+    tokens = flow.drop_duplicates("index")
+    marks = {"subject_last": " ◀ subject", "prediction": " ◀ prediction"}
+    names = [f"{row.token.strip() or '␣'}{marks.get(row.place, '')}" for row in tokens.itertuples()]
+    with style():
+        size = (PAGE, 0.16 * len(names) + 1.1)
+        figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained", sharey=True)
+        for axis, column, label, cmap in (
+            (axes[0], "probability", "probability", "viridis"),
+            (axes[1], "rank", "1 + rank", "viridis_r"),
+        ):
+            grid = flow.pivot(index="index", columns="layer", values=column)
+            grid = grid.clip(lower=_LEAST) if column == "probability" else 1 + grid
+            norm = LogNorm(grid.to_numpy().min(), grid.to_numpy().max())
+            sns.heatmap(grid, ax=axis, norm=norm, cmap=cmap, cbar_kws={"label": label}, rasterized=True)
+            axis.set(xlabel="layer (0: embedding)", ylabel="", yticks=np.arange(len(names)) + 0.5)
+            axis.set_yticklabels(names, rotation=0)
+        figure.suptitle(f"Original answer's first token: {title}")
+        save(figure, out)
+
+
+def draw_contrast(table: Path, regions: Path, title: str, out: Path) -> None:
+    """Figure 2: mean rank and probability of both answers' first tokens by layer, at both positions.
+
+    Bands are 95 % intervals over prompts; the proposed regions are shaded.
+    """
+    states = pd.read_parquet(table)
+    states = states[states["part"] == "state"]
+    proposed = read_json(regions)
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
+        for axis, (place, name) in zip(axes, _PLACES.items(), strict=True):
+            other = axis.twinx()
+            other.grid(False)
+            for answer, color in _COLORS.items():
+                rows = states[(states["position"] == place) & (states["answer"] == answer)]
+                _band(axis, 1 + rows["rank"], rows["layer"], color, "-", f"{_NAMES[answer]}, rank")
+                _band(other, rows["probability"], rows["layer"], color, "--", f"{_NAMES[answer]}, probability")
+            axis.set(title=f"at the {name}", xlabel="layer (0: embedding)", yscale="log")
+            axis.set_ylabel("1 + mean rank (top: best)")
+            axis.invert_yaxis()
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            other.set_ylabel("mean probability")
+            other.set_ylim(bottom=0)
+            _shade(axis, proposed)
+        lines = [line for one in (axis, other) for line in one.get_lines() if not line.get_label().startswith("_")]
+        figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=4)
+        figure.suptitle(title)
+        save(figure, out)
+
+
+def _band(axis: Axes, values: pd.Series, layers: pd.Series, color, line: str, label: str) -> None:
+    """Mean by layer with its 95 % interval."""
+    groups = values.groupby(layers)
+    mean, half = groups.mean(), 1.96 * groups.std() / np.sqrt(groups.count())
+    axis.plot(mean.index, mean, line, color=color, label=label)
+    floor = values[values > 0].min()
+    axis.fill_between(mean.index, (mean - half).clip(lower=floor), mean + half, color=color, alpha=0.2, linewidth=0)
+
+
+def _shade(axis: Axes, proposed: dict) -> None:
+    """Mark low, middle and high regions; a block l changes what is drawn between l and l + 1."""
+    depth = len(proposed["prediction"])
+    low = (proposed["low"][0], proposed["low"][-1] + 1) if proposed["low"] else None
+    high = (proposed["high"][0], proposed["high"][-1] + 1) if proposed["high"] else None
+    spans = {"low": low, "high": high}
+    if low and high:
+        spans["middle"] = (low[1], high[0])
+    for name, span in spans.items():
+        if span:
+            color = {"low": PALETTE[2], "high": PALETTE[3], "middle": "0.6"}[name]
+            axis.axvspan(*span, color=color, alpha=0.12, linewidth=0)
+            middle = sum(span) / 2
+            axis.text(middle, 0.02, name, ha="center", transform=axis.get_xaxis_transform(), fontsize=6.5)
+    axis.set_xlim(0, depth)
+
+
+def draw_words(table: Path, title: str, out: Path) -> None:
+    """Figure 5: mean summed probability of every word set's first tokens by layer, at the prediction position."""
+    results = pd.read_parquet(table)
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), layout="constrained")
+        for name, color in _SETS.items():
+            rows = results[results["set"] == name]
+            for axis, column in zip(axes, ("probability", "rank"), strict=True):
+                values = rows[column].clip(lower=_LEAST) if column == "probability" else 1 + rows[column]
+                _band(axis, values, rows["layer"], PALETTE[color], "-", name)
+        axes[0].set(ylabel="mean summed probability", yscale="log")
+        axes[1].set(ylabel="1 + mean rank (top: best)", yscale="log")
+        axes[1].invert_yaxis()
+        for axis in axes:
+            axis.set_xlabel("layer (0: embedding)")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lines = axes[0].get_lines()
+        figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=len(lines))
+        figure.suptitle(title)
+        save(figure, out)

@@ -1,0 +1,87 @@
+"""The logit lens (Eqs. 5, 6): what the LM head reads from the hidden state of any layer, at any position."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jeep.batches import in_batches
+from jeep.hooks import record_output
+from jeep.models import EditableModel
+
+ROWS = 256
+"""Rows of vocabulary size that are held at once."""
+
+
+@dataclass
+class Flow:
+    """States at some positions of one prompt; layer 0 is the embedding, layer l the output of the l-th block."""
+
+    hidden: Float[Tensor, "positions layers d"]
+    mlp: Float[Tensor, "positions blocks d"]
+    """What each block's MLP adds."""
+    attention: Float[Tensor, "positions blocks d"]
+    """What each block's attention adds."""
+
+
+@torch.no_grad()
+def flows(
+    model: EditableModel,
+    rows: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    token_budget: int,
+) -> Iterator[tuple[int, Flow]]:
+    """The flow of each token sequence at its positions, by its number; one forward pass for each sequence."""
+
+    def run(batch: list[int]) -> list[Flow]:
+        packing, states = model.pack([rows[number] for number in batch])
+        counts = [len(positions[number]) for number in batch]
+        offsets = packing.offsets.tolist()
+        index = [offset + place for offset, n in zip(offsets, batch, strict=True) for place in positions[n]]
+        chosen = torch.tensor(index, device=model.device)
+        hidden, parts = [states[chosen]], ([], [])
+        for layer in range(model.depth):
+            with ExitStack() as stack:
+                modules = (model.projection(layer, "mlp"), model.projection(layer, "attention"))
+                seen = [stack.enter_context(record_output(module)) for module in modules]
+                states = model.run(states, packing, layer, layer)
+            hidden.append(states[chosen])
+            for part, (output,) in zip(parts, seen, strict=True):
+                part.append(output[chosen])
+        columns = [torch.stack(column, 1).split(counts) for column in (hidden, *parts)]
+        return [Flow(*one) for one in zip(*columns, strict=True)]
+
+    for batch, found in in_batches([len(row) for row in rows], token_budget, run):
+        yield from zip(batch, found, strict=True)
+
+
+def read_out(
+    model: EditableModel,
+    states: Float[Tensor, "n d"],
+    norm: bool,
+    measure: Callable[[Float[Tensor, "r vocabulary"], int], list[Tensor]],
+) -> list[Tensor]:
+    """`measure` of the logits of all states, a few rows at a time; its second argument is the first row's number.
+
+    With `norm` the final norm stands in front of the head, as in the model's own prediction; Eq. 5 has none.
+    """
+    parts = []
+    for start in range(0, len(states), ROWS):
+        rows = states[start : start + ROWS]
+        logits = model.logits(rows) if norm else model.head(rows).to(model.precision)
+        parts.append(measure(logits, start))
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def probability_and_rank(
+    logits: Float[Tensor, "r vocabulary"], tokens: Int[Tensor, "r k"]
+) -> tuple[Float[Tensor, "r k"], Int[Tensor, "r k"]]:
+    """P(t) and rank(t) = Σ 1[P(t') > P(t)] for k tokens of each row (Eq. 6: 0 is the top, ties do not count)."""
+    wanted = logits.gather(1, tokens)
+    probability = (wanted - logits.logsumexp(1, keepdim=True)).exp()
+    # A token at a time: rows × vocabulary × k would not stay small.
+    ranks = [(logits > wanted[:, k, None]).sum(1) for k in range(tokens.shape[1])]
+    return probability, torch.stack(ranks, 1)
