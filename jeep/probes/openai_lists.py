@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
+from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
@@ -102,8 +103,14 @@ class OpenAILists:
             completion = self.client.chat.completions.create(**request)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(f"fact lists: {self.source.base_url or 'the server'}: {error.message}") from None
+        except openai.APITimeoutError as error:
+            return self._failed(kind, key, str(error))
+        except openai.APIConnectionError as error:
+            raise UserError(f"fact lists: {self.client.base_url}: {error.__cause__ or error}") from None
         except openai.OpenAIError as error:
             return self._failed(kind, key, f"{type(error).__name__}: {error}")
+        if not isinstance(completion, ChatCompletion):  # what the client makes of an answer that is not JSON
+            return self._failed(kind, key, f"not an answer of this protocol: {str(completion)[:80]!r}")
         answer = completion.model_dump(mode="json", include={"choices", "usage", "model"})
         with self._lock:
             self.spent += (answer.get("usage") or {}).get("total_tokens") or 0

@@ -10,8 +10,8 @@ RULE = (
     "answer's: at the subject's last token in log10(1 + rank) for the low region, at the prediction position in log10 "
     "of the probability for the high region. A layer counts if the original improves there and the contrast's 95 % "
     "interval lies above zero. The low region is the run of at most `low` such layers with the largest sum in the "
-    "lower half of the model; the high region that of at most `high` in the upper half, below the topmost layers: those "
-    "behind the layer where the original's mean probability is greatest, and the last one in any case."
+    "lower half of the model; the high region that of at most `high` in the upper half, below the topmost layers: "
+    "those behind the layer where the original's mean probability is greatest, and the last one in any case."
 )
 
 
