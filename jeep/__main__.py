@@ -201,6 +201,64 @@ def _parser() -> argparse.ArgumentParser:
         labels=labels,
         out=figure,
     )
+    title = {"type": str, "help": "model, data and count, for the figure's title"}
+    reported = {"default": Path("config/reported.csv"), "help": "the paper's numbers (default: %(default)s)"}
+    names = {"type": json.loads, "help": "the paper's names of our models and data sets, as JSON"}
+    csv = {"help": "the CSV file; .md is put beside it, and .tex where it is a table of the paper"}
+    benchmarks = {"nargs": "+", "help": "benchmark files"}
+    stage(
+        stages.case_study,
+        checkpoint=True,
+        facts=records,
+        records={"nargs": "+", "help": "per-record results of every method"},
+        methods={"type": str, "nargs": "+", "help": "these methods"},
+        deltas={"nargs": "+", "help": "their edits"},
+        edits={"type": int, "help": "number of edits"},
+        case_id={"type": str, "default": None, "help": "record to show (default: by the rule)"},
+        labels=labels,
+        title={"type": str, "help": "model and data set"},
+        out=csv,
+    )
+    stage(stages.comparison, tables={"nargs": "+", "help": "our tables"}, reported=reported, names=names, out=csv)
+    stage(
+        stages.claims,
+        records=table,
+        edits={"type": int, "help": "number of edits"},
+        grids={"type": json.loads, "help": "what tables 2-4 and Figure 6 compare, as JSON"},
+        sweep={"type": json.loads, "default": {}, "help": "values of the sweep's methods, as JSON"},
+        models={"type": str, "nargs": "*", "default": (), "help": "models that were probed"},
+        contrasts={"nargs": "*", "default": (), "help": "results of `probe-contrast` of each"},
+        regions={"nargs": "*", "default": (), "help": "results of `regions` of each"},
+        seed=seed,
+        out=csv,
+    )
+    stage(
+        stages.costs,
+        benchmarks=benchmarks,
+        jobs={"type": json.loads, "nargs": "+", "help": "for each, its run and kind, as JSON"},
+        edits={"type": int, "help": "number of edits"},
+        reported=reported,
+        names=names,
+        labels=labels,
+        out=csv,
+    )
+    stage(
+        stages.procedure_figure,
+        deltas={"help": "an edit of JEEP"},
+        model={"help": "its model's checkpoint folder"},
+        facts=records,
+        title=title,
+        out=figure,
+    )
+    stage(stages.record_figure, facts=records, title=title, out=figure)
+    stage(
+        stages.report,
+        run={"type": json.loads, "help": "what was run, as JSON"},
+        tables={"nargs": "+", "help": "Markdown tables"},
+        figures={"nargs": "+", "help": "PNG figures"},
+        claims={"help": "results of the stage `claims`"},
+        out={"help": "the Markdown file"},
+    )
     stage(
         stages.training_figure,
         networks={"nargs": "+", "help": "trained hyper-networks"},
@@ -213,7 +271,6 @@ def _parser() -> argparse.ArgumentParser:
         "help": "the final norm in front of the head (default: yes)",
     }
     backend = {"type": str, "choices": ("rank-bm25", "bm25s"), "help": "what searches"}
-    title = {"type": str, "help": "model, data and count, for the figure's title"}
     stage(stages.probe_contrast, checkpoint=True, facts=records, limit=limit, norm=norm, out=out)
     stage(
         stages.probe_prompt,

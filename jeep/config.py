@@ -61,6 +61,13 @@ class Config(Strict):
         self._check_methods()
         for where, grid in self.experiment.grids.items():
             self._check_grid(where, grid)
+        study = self.experiment.case_study
+        if study:
+            grid = Grid(models=[study.model], datasets=[study.dataset], methods=study.methods)
+            for kind in ("models", "datasets", "methods"):
+                for name in getattr(grid, kind):
+                    if name not in getattr(self.experiment, kind) or name == UNEDITED:
+                        raise ValueError(f"experiment.case_study names {name!r}, which experiment.{kind} does not edit")
         if self.probe:
             self._check_names("probe", "models", self.probe.models)
             self._check_names("probe", "datasets", [self.probe.dataset])

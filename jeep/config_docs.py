@@ -32,6 +32,7 @@ _PARTS = (
     schema.Grid,
     schema.Curve,
     schema.Sweep,
+    schema.CaseStudy,
     schema.Probe,
     schema.Retrieval,
     schema.FactLists,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -140,13 +140,43 @@ def write_regions(
             current = walk.values(placement.layers[-1], placement.measured, placement.position)
             left = placement.layers[-1] - layer + 1
             share = left if placement.spread == "even" else left**0.5
-            residuals = (goals[placement.site] - current) / share
+            residuals = goals[placement.site] - current
             covariance = task.covariance[layer, placement.edited]
-            change = closed_form_update(residuals, keys, covariance, placement.prior, task.solver or model.device)
+            solver = task.solver or model.device
+            change = closed_form_update(residuals / share, keys, covariance, placement.prior, solver)
             name = model.parameter_name(layer, placement.edited)
             deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
+            norm = model.network.get_parameter(name).float().norm()
             model.add_({name: deltas[name]})
+            task.trace.append(_step(placement, layer, float(deltas[name].norm() / norm), residuals))
+            if left == 1:
+                current = walk.values(layer, placement.measured, placement.position)
+                _close(task.trace, placement, goals[placement.site] - current)
     return deltas
+
+
+def _mean_norm(residuals: Float[Tensor, "d m"]) -> float:
+    return float(residuals.norm(dim=0).mean())
+
+
+def _step(placement: Placement, layer: int, change: float, residuals: Float[Tensor, "d m"]) -> dict[str, Any]:
+    """What a layer's update started from, and how much it changed; the residual behind it is not known yet."""
+    return {
+        "layer": layer,
+        "edited": placement.edited,
+        "position": placement.position,
+        "relative_change": change,
+        "residual_before": _mean_norm(residuals),
+    }
+
+
+def _close(trace: list[dict[str, Any]], placement: Placement, residuals: Float[Tensor, "d m"]) -> None:
+    """Note the residual behind every layer of a region: the one before the next layer, or the last of all."""
+    which = (placement.position, placement.edited)
+    steps = [s for s in trace if s["layer"] in placement.layers and (s["position"], s["edited"]) == which]
+    behind = [step["residual_before"] for step in steps[1:]] + [_mean_norm(residuals)]
+    for step, residual in zip(steps, behind, strict=True):
+        step["residual_after"] = residual
 
 
 def prompts_of(

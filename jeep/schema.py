@@ -33,6 +33,8 @@ class Model(Strict):
     """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
     label: str | None = None
     """Name in tables and figures."""
+    reported: str | None = None
+    """Name in config/reported.csv, where it is a model of the paper."""
 
 
 class Dataset(Strict):
@@ -46,6 +48,8 @@ class Dataset(Strict):
     """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
     label: str | None = None
     """Name in tables and figures."""
+    reported: str | None = None
+    """Name in config/reported.csv, where it is a data set of the paper."""
 
 
 class Corpus(Strict):
@@ -159,6 +163,16 @@ class Sweep(Strict):
         return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
 
 
+class CaseStudy(Strict):
+    """Table 1: what edited models generate for one record."""
+
+    model: Name
+    dataset: Name
+    methods: Annotated[list[Name], Field(min_length=1)]
+    case_id: str | None = None
+    """Which record; by a rule (jeep/artifacts/case_study.py) where absent."""
+
+
 class Experiment(Grid):
     """What is run: every method on every data set with every model."""
 
@@ -170,6 +184,8 @@ class Experiment(Grid):
     """Figure 4."""
     sweep: Sweep | None = None
     """Figure 6."""
+    case_study: CaseStudy | None = None
+    """Table 1; of runs that the experiment has."""
 
     @property
     def grids(self) -> dict[str, Grid]:

@@ -158,8 +158,8 @@ def edit(args: argparse.Namespace) -> None:
         [vectors[fact.case_id] for fact in chosen] if editor.target_spec else [],
         read_covariances(args.covariance) if args.covariance else {},
         read_tensors(args.hypernetwork)[0] if args.hypernetwork else {},
-        args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
-        torch.device(args.solver) if args.solver else None,
+        checkpoint=args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
+        solver=torch.device(args.solver) if args.solver else None,
     )
     deltas = editor.edit(load_model(args.model, args.dtype, args.device), task)
     provenance = {
@@ -167,6 +167,7 @@ def edit(args: argparse.Namespace) -> None:
         "settings": args.settings,
         "edits": len(chosen),
         "left_out": unusable,
+        "trace": task.trace,
     }
     write_tensors(args.out, deltas, provenance)
 
@@ -220,14 +221,14 @@ def apply(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> None:
     """Gather per-record results of many runs in one table."""
-    from jeep.tables import collect as gather
+    from jeep.artifacts.tables import collect as gather
 
     gather(args.records, args.runs, args.out)
 
 
 def tables(args: argparse.Namespace) -> None:
     """Make a table of the paper from the gathered results: CSV, Markdown and LaTeX."""
-    from jeep.tables import write_table
+    from jeep.artifacts.tables import write_table
 
     shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
     write_table(args.records, args.artifact, shown, args.labels, args.edits, args.out)
@@ -235,7 +236,7 @@ def tables(args: argparse.Namespace) -> None:
 
 def series(args: argparse.Namespace) -> None:
     """Tabulate the metrics of methods over the number of edits, or of variants of one over a setting."""
-    from jeep.tables import write_series
+    from jeep.artifacts.tables import write_series
 
     shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
     write_series(args.records, shown, args.edits, args.out, args.variants)
@@ -246,6 +247,82 @@ def series_figure(args: argparse.Namespace) -> None:
     from jeep.figures.series import draw_series
 
     draw_series(args.table, args.axis, args.labels, args.out)
+
+
+def case_study(args: argparse.Namespace) -> None:
+    """Generate what edited models answer for one record (Table 1); the record is named, or chosen by a rule."""
+    import pandas as pd
+
+    from jeep.artifacts.case_study import choose, study, write_study
+    from jeep.errors import UserError
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+
+    facts = load_facts(args.facts)[: args.edits]
+    if args.case_id:
+        fact = next((fact for fact in facts if fact.case_id == args.case_id), None)
+        if fact is None:
+            raise UserError(f"{args.facts}: no record {args.case_id} among the first {args.edits}")
+    else:
+        fact = choose(pd.concat(map(pd.read_parquet, args.records), keys=args.methods, names=["method"]), facts)
+    model = load_model(args.model, args.dtype, args.device)
+    table = study(model, fact, dict(zip(args.methods, args.deltas, strict=True)))
+    write_study(table, fact.case_id, args.labels, args.title, args.out)
+
+
+def comparison(args: argparse.Namespace) -> None:
+    """Put the paper's reported numbers beside ours."""
+    from jeep.artifacts.comparison import write_comparison
+
+    write_comparison(args.tables, args.reported, args.names, args.out)
+
+
+def claims(args: argparse.Namespace) -> None:
+    """Test the paper's claims on the results."""
+    from jeep.artifacts.claims import write_claims
+
+    probes = {
+        model: (contrast, regions)
+        for model, contrast, regions in zip(args.models, args.contrasts, args.regions, strict=True)
+    }
+    write_claims(args.records, args.edits, args.grids, args.sweep, probes, args.seed, args.out)
+
+
+def costs(args: argparse.Namespace) -> None:
+    """Tabulate seconds per edit and peak memory from the jobs' benchmark files."""
+    from jeep.artifacts.costs import write_costs
+
+    jobs = [job | {"benchmark": path} for job, path in zip(args.jobs, args.benchmarks, strict=True)]
+    write_costs(jobs, args.edits, args.reported, args.names, args.labels, args.out)
+
+
+def procedure_figure(args: argparse.Namespace) -> None:
+    """Draw Figure 3: the procedure, from a real edit."""
+    from jeep.facts import load_facts
+    from jeep.figures.procedure import draw_procedure
+    from jeep.models import load_tokenizer
+    from jeep.tokens import locate
+
+    tokenizer = load_tokenizer(args.model)
+    prompt = locate(tokenizer, load_facts(args.facts)[0])
+    tokens = [tokenizer.decode([token]) for token in prompt.ids]
+    places = {"tokens": tokens, "subject_last": prompt.subject_last, "prediction": prompt.prediction}
+    draw_procedure(args.deltas, places, args.title, args.out)
+
+
+def record_figure(args: argparse.Namespace) -> None:
+    """Draw Figure 7 or 8: an example record of a data set."""
+    from jeep.facts import load_facts
+    from jeep.figures.records import draw_record
+
+    draw_record(load_facts(args.facts)[0], args.title, args.out)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write REPORT.md: what was run, the main tables, the figures, and which claims hold."""
+    from jeep.artifacts.report import write_report
+
+    write_report(args.run, args.tables, args.figures, args.claims, args.out)
 
 
 def training_figure(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,8 @@ class Task:
     """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
     hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
     """The trained hyper-network's tensors, where the editor has one."""
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """Filled by editors of regions: each layer's relative change, and the residual before and after its update."""
     checkpoint: Path | None = None
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None

@@ -1,0 +1,1 @@
+"""Tables, comparisons, claims and the report, made from results files only."""

@@ -1,0 +1,92 @@
+"""Table 1: what the edited models generate for one record."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from jeep.artifacts.tables import Labels, label, write_texts
+from jeep.errors import UserError
+from jeep.facts import Fact
+from jeep.models import EditableModel
+from jeep.storage import atomic, read_tensors
+from jeep.tokens import encode, encode_answer
+
+RULE = (
+    "the first record that every editor shown answers on its edited prompt and on whose equivalent or unrelated prompt "
+    "they differ; where there is none, the first on which they differ most"
+)
+TOKENS = 8
+
+
+@torch.no_grad()
+def generate(model: EditableModel, prompt: str, tokens: int = TOKENS) -> str:
+    """The greedy continuation of a prompt, up to the end of its line."""
+    ids = encode(model.tokenizer, prompt)
+    start = len(ids)
+    for _ in range(tokens):
+        packing, states = model.pack([ids])
+        states = model.run(states, packing, 0, model.depth - 1)
+        ids.append(int(model.logits(states[-1:])[0].argmax()))
+    text = model.tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return text.strip().partition("\n")[0]
+
+
+def questions(fact: Fact) -> Iterator[tuple[str, str, str]]:
+    """The edited prompt, an equivalent one and an unrelated one, each with the answer that is wanted."""
+    yield "edited", fact.prompt, fact.target_new
+    if fact.paraphrases:
+        yield "equivalent", fact.paraphrases[0], fact.target_new
+    if fact.unrelated:
+        yield "unrelated", fact.unrelated[0].prompt, fact.unrelated[0].answer
+
+
+def choose(results: pd.DataFrame, facts: Sequence[Fact]) -> Fact:
+    """The record that RULE names, from the results of all methods shown (index level `method`). Raises UserError without results."""
+    first = results[results["number"] == 0]
+    table = first.pivot_table(index="case_id", columns=["metric", "method"], values="value")
+    if table.empty:
+        raise UserError("case study: no results of the methods shown")
+    found = []
+    for fact in facts:
+        if fact.case_id in table.index:
+            values = table.loc[fact.case_id]
+            edited = all(values["ES"] == 1)
+            differ = sum(values[metric].nunique() - 1 for metric in ("GS", "LS") if metric in values)
+            if edited and differ:
+                return fact
+            found.append((edited, differ, fact))
+    return max(found, key=lambda entry: entry[1])[2]
+
+
+def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.DataFrame:
+    """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
+    rows = []
+    for method, path in deltas.items():
+        changes = read_tensors(path)[0]
+        with model.scratch(list(changes)):
+            model.add_(changes)
+            for kind, prompt, wanted in questions(fact):
+                tokens = max(TOKENS, len(encode_answer(model.tokenizer, wanted)) + 2)
+                text = generate(model, prompt, tokens)
+                right = text.lower().startswith(wanted.strip().lower())
+                rows.append((method, kind, prompt, wanted, text, right))
+    return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
+
+
+def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, out: Path) -> None:
+    """Write CSV, Markdown and LaTeX; wrong answers are marked."""
+    with atomic(out) as temporary:
+        table.assign(case_id=case_id).to_csv(temporary, index=False)
+
+    def wide(wrong: str) -> pd.DataFrame:
+        cells = table.assign(cell=[r.generated if r.right else wrong.format(r.generated) for r in table.itertuples()])
+        columns = [label(labels, "methods", name) for name in dict.fromkeys(table["method"])]
+        shown = cells.assign(method=[label(labels, "methods", name) for name in cells["method"]])
+        return shown.pivot(index=["kind", "prompt", "wanted"], columns="method", values="cell").loc[
+            list(dict.fromkeys(zip(table["kind"], table["prompt"], table["wanted"], strict=True))), columns
+        ]
+
+    caption = f"Record {case_id}: {RULE}. A cross marks an answer that does not begin with what is wanted."
+    write_texts(out, {title: wide("✗ {}")}, {title: wide(r"$\times$ {}")}, caption)

@@ -1,0 +1,147 @@
+"""The paper's tables as CSV (one row per value), Markdown and LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from jeep.errors import UserError
+from jeep.metrics import summarize
+from jeep.storage import atomic
+
+RUN = ["dataset", "model", "method"]
+COLUMNS = ["artifact", "dataset", "model", "method", "metric", "value", "ci95", "sd_seeds"]
+METRICS = ["Score", "ES", "GS", "LS"]
+UNEDITED = "none"
+Labels = Mapping[str, Mapping[str, str]]
+
+
+def collect(records: Sequence[Path], runs: Sequence[Mapping[str, object]], out: Path) -> None:
+    """One Parquet file of all per-record results; `runs` names each file's model, data set, method, preset, ..."""
+    parts = [pd.read_parquet(path).assign(**run) for path, run in zip(records, runs, strict=True)]
+    with atomic(out) as temporary:
+        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+
+
+def chosen(records: Path, shown: Mapping[str, Sequence[str]], edits: int | None = None) -> pd.DataFrame:
+    """The results of some models, data sets and methods, in that order; with `edits`, at that number alone."""
+    results = pd.read_parquet(records)
+    if edits is not None:
+        results = results[results["edits"] == edits]
+    for column, names in shown.items():
+        results = results[results[column].isin(names)]
+        results = results.assign(**{column: pd.Categorical(results[column], names)})
+    return results.sort_values([*RUN, "edits"], kind="stable").astype({column: str for column in shown})
+
+
+def metrics_of(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Metrics of each run, in the order the runs stand in.
+
+    The mean over seeds is taken within a record; sd_seeds is the standard deviation of the metric over seeds.
+    """
+    groups = []
+    for key, group in records.groupby(by, sort=False):
+        single = [summarize(part).set_index("metric")["value"] for _, part in group.groupby("seed")]
+        spread = pd.concat(single, axis=1).std(axis=1) if len(single) > 1 else pd.Series(dtype=float)
+        summary = summarize(group).assign(**dict(zip(by, key, strict=True)))
+        groups.append(summary.assign(sd_seeds=summary["metric"].map(spread)))
+    return pd.concat(groups, ignore_index=True)
+
+
+def write_table(
+    records: Path, artifact: str, shown: Mapping[str, Sequence[str]], labels: Labels, edits: int, out: Path
+) -> None:
+    """Write `out` (CSV, one row per value) and beside it the same as Markdown and LaTeX, the best values bold.
+
+    `shown` names the models, data sets and methods of the table, in its order. Raises UserError when
+    there are no results for them.
+    """
+    results = chosen(records, shown, edits)
+    if results.empty:
+        raise UserError(f"{artifact}: no results with {edits} edits of {', '.join(shown['method'])}")
+    table = metrics_of(results, RUN).assign(artifact=artifact)[COLUMNS].round({"value": 1, "ci95": 1, "sd_seeds": 2})
+    caption = f"{_caption(results, edits)}; presets: {_presets(results)}."
+    with atomic(out) as temporary:
+        table.to_csv(temporary, index=False)
+    write_texts(out, _layout(table, labels, "**{}**"), _layout(table, labels, r"\textbf{{{}}}"), caption)
+
+
+def write_texts(out: Path, markdown: dict[str, pd.DataFrame], latex: dict[str, pd.DataFrame], caption: str) -> None:
+    """Tables by their titles as Markdown and as LaTeX, beside the CSV file `out`."""
+    with atomic(out.with_suffix(".md")) as temporary:
+        parts = [
+            f"{title}\n\n{part.reset_index().to_markdown(index=False, disable_numparse=True)}"
+            for title, part in markdown.items()
+        ]
+        temporary.write_text("\n\n".join(parts) + f"\n\n{caption}\n", encoding="utf-8")
+    with atomic(out.with_suffix(".tex")) as temporary:
+        parts = [part.to_latex(escape=False, caption=f"{title}: {caption}") for title, part in latex.items()]
+        temporary.write_text("\n".join(parts).replace("%", r"\%"), encoding="utf-8")
+
+
+def _caption(results: pd.DataFrame, edits: int) -> str:
+    seeds = results.loc[results["method"] != UNEDITED, "seed"].nunique()
+    over = f", mean over {seeds} seeds" if seeds > 1 else ""
+    return f"{edits} simultaneous edits{over}; 95 % half-widths over records; bold: the best edited value"
+
+
+def _presets(results: pd.DataFrame) -> str:
+    edited = results[results["preset"] != ""]
+    pairs = list(dict.fromkeys(zip(edited["method"], edited["preset"], strict=True)))
+    presets = {preset for _, preset in pairs}
+    if len(pairs) > 2 and len(presets) == 1:
+        return f"{presets.pop()} for all methods"
+    return ", ".join(f"{method} {preset}" for method, preset in pairs)
+
+
+def _layout(table: pd.DataFrame, labels: Labels, bold: str) -> dict[str, pd.DataFrame]:
+    """For each data set: a block of rows per model, the unedited model first, and a column per metric."""
+    edited = table[table["method"] != UNEDITED]
+    best = edited.groupby(["dataset", "model", "metric"])["value"].max()
+
+    def cell(row) -> str:
+        text = f"{row.value:.1f}" if pd.isna(row.ci95) else f"{row.value:.1f} ({row.ci95:.1f})"
+        top = row.method != UNEDITED and row.value == best[row.dataset, row.model, row.metric]
+        return bold.format(text) if top else text
+
+    cells = table.assign(cell=[cell(row) for row in table.itertuples()])
+    result = {}
+    for dataset, block in cells.groupby("dataset", sort=False):
+        wide = block.pivot(index=["model", "method"], columns="metric", values="cell")
+        order = block[["model", "method"]].drop_duplicates().apply(tuple, axis=1)
+        wide = wide.loc[list(order), [metric for metric in METRICS if metric in wide]]
+        wide.index = pd.MultiIndex.from_tuples(
+            [(label(labels, "models", model), label(labels, "methods", method)) for model, method in order],
+            names=["Model", "Method"],
+        )
+        wide.columns.name = None
+        result[label(labels, "datasets", str(dataset))] = wide
+    return result
+
+
+def label(labels: Labels, kind: str, name: str) -> str:
+    """The name of a model, data set or method in tables and figures."""
+    return labels.get(kind, {}).get(name, name)
+
+
+def write_series(
+    records: Path,
+    shown: Mapping[str, Sequence[str]],
+    edits: int,
+    out: Path,
+    variants: Mapping[str, object] | None = None,
+) -> None:
+    """Write the metrics of some methods at every number of edits as CSV; a run's number stands in the column x.
+
+    With `variants` (`method`: a method, `values`: a number for each variant of it) x is that number instead, at
+    `edits` edits.
+    """
+    results = chosen(records, shown, None if variants is None else edits)
+    if variants is None:
+        results = results.assign(x=results["edits"])
+    else:
+        results = results.assign(x=results["method"].map(variants["values"]), method=variants["method"])
+    table = metrics_of(results, [*RUN, "x"])[[*RUN, "x", "metric", "value", "ci95"]]
+    table = table.round({"value": 2, "ci95": 2}).sort_values(["dataset", "model", "x"], kind="stable")
+    with atomic(out) as temporary:
+        table.to_csv(temporary, index=False)
