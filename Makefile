@@ -1,11 +1,11 @@
-# make demo, make test, make lint, make bench: everything else is in README.md.
+# make demo, make report, make test, make lint, make bench: everything else is in README.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test lint bench
+.PHONY: demo report test lint bench
 
 # torch first: with it in place nothing pulls another build.
 $(VENV)/.installed: pyproject.toml
@@ -19,10 +19,12 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES) all
 	@echo
-	@echo "The tables are in results/tables: table2 (zsRE) and table3 (CounterFact), as .csv, .md and .tex."
-	@echo "What the small GPT-J knows before the edits: $$(tr -d '\n' < results/models/gptj-nano/knowledge.json)"
+	@echo "What was run, which claims hold, tables and figures: results/REPORT.md"
 	@echo
 	@cat results/tables/table3.md
+
+report: demo
+	$(BIN)/snakemake --cores $(CORES) --report results/report.zip
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

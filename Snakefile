@@ -5,6 +5,9 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
+report: "report/run.rst"
+
+
 # A configuration file given on the command line replaces the default; Snakemake would merge the two.
 if not workflow.config_settings.configfiles:
 
@@ -16,14 +19,21 @@ include: "rules/inputs/prepare.smk"
 include: "rules/inputs/edit.smk"
 include: "rules/inputs/evaluate.smk"
 include: "rules/inputs/probe.smk"
-include: "rules/inputs/artifacts.smk"
+include: "rules/inputs/tables.smk"
+include: "rules/inputs/figures.smk"
+include: "rules/inputs/report.smk"
 include: "rules/inputs/tune.smk"
 include: "rules/prepare.smk"
 include: "rules/probe.smk"
 include: "rules/edit.smk"
 include: "rules/evaluate.smk"
-include: "rules/artifacts.smk"
+include: "rules/tables.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/tune.smk"
+
+
+config["provenance"] = provenance()  # for the captions
 
 
 localrules:
@@ -40,9 +50,9 @@ rule all:
 
 
 rule probe:
-    """Figures 1, 2 and 5, and proposed regions."""
+    """Figures 1, 2 and 5, proposed regions, and what MLPs and attention contribute."""
     input:
-        probe_files(),
+        [f"{path}.pdf" for path in probe_figures()],
 
 
 rule tune:

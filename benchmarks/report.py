@@ -35,10 +35,15 @@ def table(results: Path) -> str:
 
 def write_report(results: Path, readme: Path) -> None:
     """Replace the table between the marks of a Markdown file. Raises UserError where it has no marks."""
-    text = readme.read_text(encoding="utf-8")
+    replace_table(readme, table(results))
+
+
+def replace_table(path: Path, content: str) -> None:
+    """Put a table between the marks of a Markdown file. Raises UserError where it has no marks."""
+    text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise UserError(f"{readme}: no place for the table ({BEGIN} … {END})")
-    with atomic(readme) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", encoding="utf-8")
+        raise UserError(f"{path}: no place for the table ({BEGIN} … {END})")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{content}\n{END}{after}", encoding="utf-8")

@@ -155,17 +155,13 @@ def _parser() -> argparse.ArgumentParser:
             "help": "for each, measure the first N (default: all)",
         },
         shard=shard,
+        run_columns={"type": json.loads, "default": {}, "help": "columns that name the run, as JSON"},
         out=out,
     )
     stage(stages.apply, checkpoint=True, deltas={"help": "the edit to apply"}, out=out)
     stage(
         stages.collect,
         records={"nargs": "+", "help": "per-record results"},
-        runs={
-            "type": json.loads,
-            "nargs": "+",
-            "help": "for each of them, its model, data set, method, ... as JSON",
-        },
         out=out,
     )
     figure = {"help": "the PDF file; a PNG is put beside it"}
@@ -228,14 +224,13 @@ def _parser() -> argparse.ArgumentParser:
         sweep={"type": json.loads, "default": {}, "help": "values of the sweep's methods, as JSON"},
         models={"type": str, "nargs": "*", "default": (), "help": "models that were probed"},
         contrasts={"nargs": "*", "default": (), "help": "results of `probe-contrast` of each"},
-        regions={"nargs": "*", "default": (), "help": "results of `regions` of each"},
         seed=seed,
         out=csv,
     )
     stage(
         stages.costs,
         benchmarks=benchmarks,
-        jobs={"type": json.loads, "nargs": "+", "help": "for each, its run and kind, as JSON"},
+        jobs={"type": json.loads, "help": "for each [data set, model, method, seed, kind], as JSON"},
         edits={"type": int, "help": "number of edits"},
         reported=reported,
         names=names,
@@ -253,7 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     stage(stages.record_figure, facts=records, title=title, out=figure)
     stage(
         stages.report,
-        run={"type": json.loads, "help": "what was run, as JSON"},
+        about={"type": json.loads, "help": "what was run, as JSON"},
+        facts={"nargs": "+", "help": "files of edited facts, for their digests"},
         tables={"nargs": "+", "help": "Markdown tables"},
         figures={"nargs": "+", "help": "PNG figures"},
         claims={"help": "results of the stage `claims`"},
@@ -328,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
         title=title,
         out=figure,
     )
+    stage(stages.contributions_figure, table={"help": "results of `probe-contrast`"}, title=title, out=figure)
     stage(stages.words_figure, table={"help": "results of `probe-words`"}, title=title, out=figure)
     stage(
         stages.tune,

@@ -33,7 +33,7 @@ class Architecture:
     parallel: bool | str
     """MLP and attention read the same state; a string names the configuration's field that says so."""
     rotary: str | None = None
-    """Module that makes (cos, sin) for all blocks; without it, blocks take position ids."""
+    """Module that makes sines and cosines for all blocks; without it, blocks take position ids."""
     positions: str | None = None
     """Learned position embeddings, added to the token embeddings."""
 
@@ -61,6 +61,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         mlp_out="mlp.fc_out",
         attention_out="attn.out_proj",
         parallel=True,
+        rotary="transformer.rotary_emb",
     ),
     "gpt2": Architecture(
         blocks="transformer.h",

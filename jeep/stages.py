@@ -203,7 +203,7 @@ def evaluate(args: argparse.Namespace) -> None:
             with model.scratch(list(deltas)):
                 model.add_(deltas)
                 result = measured(count)
-        results.append(result.assign(edits=count))
+        results.append(result.assign(edits=count, **args.run_columns))
     with atomic(args.out) as temporary:
         pd.concat(results).to_parquet(temporary, index=False)
 
@@ -221,9 +221,12 @@ def apply(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> None:
     """Gather per-record results of many runs in one table."""
-    from jeep.artifacts.tables import collect as gather
+    import pandas as pd
 
-    gather(args.records, args.runs, args.out)
+    from jeep.storage import atomic
+
+    with atomic(args.out) as temporary:
+        pd.concat(map(pd.read_parquet, args.records), ignore_index=True).to_parquet(temporary, index=False)
 
 
 def tables(args: argparse.Namespace) -> None:
@@ -264,7 +267,8 @@ def case_study(args: argparse.Namespace) -> None:
         if fact is None:
             raise UserError(f"{args.facts}: no record {args.case_id} among the first {args.edits}")
     else:
-        fact = choose(pd.concat(map(pd.read_parquet, args.records), keys=args.methods, names=["method"]), facts)
+        results = pd.concat(map(pd.read_parquet, args.records))
+        fact = choose(results[results["edits"] == args.edits], facts)
     model = load_model(args.model, args.dtype, args.device)
     table = study(model, fact, dict(zip(args.methods, args.deltas, strict=True)))
     write_study(table, fact.case_id, args.labels, args.title, args.out)
@@ -281,10 +285,7 @@ def claims(args: argparse.Namespace) -> None:
     """Test the paper's claims on the results."""
     from jeep.artifacts.claims import write_claims
 
-    probes = {
-        model: (contrast, regions)
-        for model, contrast, regions in zip(args.models, args.contrasts, args.regions, strict=True)
-    }
+    probes = dict(zip(args.models, args.contrasts, strict=True))
     write_claims(args.records, args.edits, args.grids, args.sweep, probes, args.seed, args.out)
 
 
@@ -292,8 +293,7 @@ def costs(args: argparse.Namespace) -> None:
     """Tabulate seconds per edit and peak memory from the jobs' benchmark files."""
     from jeep.artifacts.costs import write_costs
 
-    jobs = [job | {"benchmark": path} for job, path in zip(args.jobs, args.benchmarks, strict=True)]
-    write_costs(jobs, args.edits, args.reported, args.names, args.labels, args.out)
+    write_costs(args.jobs, args.benchmarks, args.edits, args.reported, args.names, args.labels, args.out)
 
 
 def procedure_figure(args: argparse.Namespace) -> None:
@@ -322,7 +322,14 @@ def report(args: argparse.Namespace) -> None:
     """Write REPORT.md: what was run, the main tables, the figures, and which claims hold."""
     from jeep.artifacts.report import write_report
 
-    write_report(args.run, args.tables, args.figures, args.claims, args.out)
+    write_report(args.about, args.facts, args.tables, args.figures, args.claims, args.out)
+
+
+def contributions_figure(args: argparse.Namespace) -> None:
+    """Draw what every block's MLP and attention add to both answers, from the contrast probe."""
+    from jeep.figures.probes import draw_contributions
+
+    draw_contributions(args.table, args.title, args.out)
 
 
 def training_figure(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from functools import cache
+from importlib.metadata import version
 from itertools import product
 
 from snakemake.exceptions import WorkflowError

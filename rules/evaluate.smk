@@ -23,11 +23,12 @@ rule evaluate:
         deltas=deltas_option,
         edits=edit_counts,
         shards=CONFIG.editing.shards,
+        run=run_columns,
         code=code_digest("jeep.stages:evaluate"),
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} {params.deltas} --edits {params.edits}"
-        " --shard {wildcards.shard}/{params.shards}"
+        " --shard {wildcards.shard}/{params.shards} --run-columns {params.run:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 
@@ -44,7 +45,6 @@ rule collect:
     conda:
         "../envs/jeep.yaml"
     params:
-        runs=run_names,
         code=code_digest("jeep.stages:collect"),
     shell:
-        "python -m jeep collect --records {input:q} --runs {params.runs:q} --out {output:q} 2> >(tee {log:q} >&2)"
+        "python -m jeep collect --records {input:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -223,6 +223,31 @@ rule contrast_figure:
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
 
 
+rule contributions_figure:
+    """IN: the contrast of both answers. OUT: what each block's MLP and attention add to them."""
+    input:
+        "results/probe/{model}/contrast.parquet",
+    output:
+        pdf="results/figures/contributions-{model}.pdf",
+        png=report(
+            "results/figures/contributions-{model}.png",
+            caption="../report/contributions.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/contributions_figure/{model}.log",
+    benchmark:
+        "results/benchmarks/contributions_figure/{model}.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        title=probe_title,
+        code=code_digest("jeep.stages:contributions_figure"),
+    shell:
+        "python -m jeep contributions-figure --table {input:q} --title {params.title:q}"
+        " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
+
+
 rule words_figure:
     """IN: probability and rank of word sets. OUT: Figure 5."""
     input:

@@ -1,10 +1,16 @@
 """Figures are drawn from results files: PDF and PNG, the same bytes for the same results."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from jeep.facts import Fact, Question
+from jeep.figures.probes import draw_contrast, draw_contributions, draw_prompt, draw_words
+from jeep.figures.procedure import draw_procedure
+from jeep.figures.records import draw_record
 from jeep.figures.series import draw_series
 from jeep.figures.training import draw_training
 from jeep.storage import write_tensors
@@ -31,19 +37,92 @@ def network(tmp_path):
     return tmp_path / "network.safetensors"
 
 
-def drawings(series, network):
-    return {
-        "edits": lambda out: draw_series(series, "edits", LABELS, out),
-        "sweep": lambda out: draw_series(series, "high.clamp", LABELS, out),
-        "training": lambda out: draw_training({"one": network, "two": network}, out),
-    }
+@pytest.fixture
+def contrast(tmp_path):
+    """What the contrast probe writes, of five prompts and three layers."""
+    rows = [
+        (case, position, layer, part, answer, 0.01 + case / 100, 10.0 * case + layer)
+        for case in range(5)
+        for position in ("subject_last", "prediction")
+        for layer in range(4)
+        for part in ("state", "without_mlp", "without_attention")
+        for answer in ("original", "new")
+        if layer or part == "state"
+    ]
+    columns = ["case_id", "position", "layer", "part", "answer", "probability", "rank"]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "contrast.parquet")
+    regions = {"prediction": [0, 0, 0], "low": [0], "high": [2]}
+    (tmp_path / "regions.json").write_text(json.dumps(regions))
+    return tmp_path / "contrast.parquet"
 
 
-@pytest.mark.parametrize("name", ["edits", "sweep", "training"])
-def test_a_figure_is_a_pdf_and_a_png_that_do_not_change(name, series, network, tmp_path):
-    draw = drawings(series, network)[name]
+@pytest.fixture
+def prompt(tmp_path):
+    rows = [(n, token, "", layer, 0.1**layer, layer) for n, token in enumerate(["Ada", " is"]) for layer in range(4)]
+    columns = ["index", "token", "place", "layer", "probability", "rank"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "prompt.csv", index=False)
+    return tmp_path / "prompt.csv"
+
+
+@pytest.fixture
+def words(tmp_path):
+    sets = ("original", "factual", "non-factual", "stop words", "unrelated")
+    rows = [(case, layer, name, 0.1, 5.0 + case) for case in range(3) for layer in range(4) for name in sets]
+    columns = ["case_id", "layer", "set", "probability", "rank"]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "words.parquet")
+    return tmp_path / "words.parquet"
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """An edit with the trace of three updates."""
+    steps = [(0, "subject_last", 4.0, 2.0), (1, "subject_last", 2.0, 0.5), (4, "prediction", 1.0, 0.2)]
+    trace = [
+        {
+            "layer": layer,
+            "edited": "mlp",
+            "position": position,
+            "relative_change": 0.02,
+            "residual_before": before,
+            "residual_after": after,
+        }
+        for layer, position, before, after in steps
+    ]
+    write_tensors(tmp_path / "edit.safetensors", {"w": torch.zeros(1)}, {"trace": trace})
+    return tmp_path / "edit.safetensors"
+
+
+PROMPT = {"tokens": ["Ada", " speaks", " well"], "subject_last": 0, "prediction": 2}
+FACT = Fact(
+    case_id="1",
+    subject="Ada",
+    template="{} speaks",
+    relation="P103",
+    target_new="Danish",
+    target_true="English",
+    paraphrases=("The mother tongue of Ada is",),
+    unrelated=tuple(Question(f"Person {n} speaks", "English") for n in range(5)),
+)
+
+DRAWINGS = {
+    "edits": lambda files, out: draw_series(files("series"), "edits", LABELS, out),
+    "sweep": lambda files, out: draw_series(files("series"), "high.clamp", LABELS, out),
+    "training": lambda files, out: draw_training({"one": files("network"), "two": files("network")}, out),
+    "prompt": lambda files, out: draw_prompt(files("prompt"), "The model", out),
+    "contrast": lambda files, out: draw_contrast(
+        files("contrast"), files("contrast").with_name("regions.json"), "The model", out
+    ),
+    "contributions": lambda files, out: draw_contributions(files("contrast"), "The model", out),
+    "words": lambda files, out: draw_words(files("words"), "The model", out),
+    "procedure": lambda files, out: draw_procedure(files("edited"), PROMPT, "The model", out),
+    "record": lambda files, out: draw_record(FACT, "A record", out),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_figure_is_a_pdf_and_a_png_that_do_not_change(name, request, tmp_path):
     for folder in ("one", "two"):
-        draw(tmp_path / folder / "figure.pdf")
+        DRAWINGS[name](request.getfixturevalue, tmp_path / folder / "figure.pdf")
     for suffix in (".pdf", ".png"):
         one, two = ((tmp_path / folder / "figure").with_suffix(suffix).read_bytes() for folder in ("one", "two"))
         assert one == two

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from jeep.artifacts.tables import write_series, write_table
 from jeep.errors import UserError
-from jeep.tables import collect, write_series, write_table
 
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"none": "unedited", "jeep": "JEEP"}}
 
@@ -14,7 +14,7 @@ SHOWN = {"model": ["m"], "dataset": ["d"], "method": ["none", "jeep"]}
 @pytest.fixture
 def records(tmp_path):
     """Two methods at two edit counts; JEEP with two seeds that disagree on one record."""
-    paths, runs = [], []
+    parts = []
     for method, seed, edits, efficacy in [
         ("none", 0, 2, [0.0, 0.0]),
         ("jeep", 0, 2, [1.0, 1.0]),
@@ -23,12 +23,10 @@ def records(tmp_path):
     ]:
         rows = [(f"f{n}", metric, 0, value) for n, value in enumerate(efficacy) for metric in ("ES", "GS")]
         rows += [(f"f{n}", "LS", 0, 1.0) for n in range(len(efficacy))]
-        path = tmp_path / f"{method}-{seed}-{edits}.parquet"
-        pd.DataFrame(rows, columns=["case_id", "metric", "number", "value"]).to_parquet(path)
-        paths.append(path)
-        preset = "paper" if method == "jeep" else ""
-        runs.append({"model": "m", "dataset": "d", "method": method, "seed": seed, "edits": edits, "preset": preset})
-    collect(paths, runs, tmp_path / "records.parquet")
+        run = {"model": "m", "dataset": "d", "method": method, "seed": seed, "edits": edits}
+        run["preset"] = "paper" if method == "jeep" else ""
+        parts.append(pd.DataFrame(rows, columns=["case_id", "metric", "number", "value"]).assign(**run))
+    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
     return tmp_path / "records.parquet"
 
 
@@ -37,6 +35,8 @@ def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):
     table = pd.read_csv(tmp_path / "table3.csv").set_index(["method", "metric"])
     assert table.value["jeep", "ES"] == 75  # records 1 and ½
     assert table.ci95["jeep", "ES"] == 49  # 1.96 · 35.36 / √2
+    assert table.sd_seeds["jeep", "ES"] == 35.36  # of 100 and 50
+    assert pd.isna(table.sd_seeds["none", "ES"])
     assert table.value["none", "Score"] == 0
     assert pd.isna(table.ci95["jeep", "Score"])
 
@@ -45,7 +45,8 @@ def test_the_layout_is_the_papers(records, tmp_path):
     write_table(records, "table3", SHOWN, LABELS, 2, tmp_path / "table3.csv")
     text = (tmp_path / "table3.md").read_text()
     assert "The set" in text
-    assert "75.0 (49.0)" in text
+    assert "**75.0 (49.0)**" in text, "the best edited value is bold"
+    assert "**0.0" not in text
     assert text.index("unedited") < text.index("JEEP")
     assert text.strip().endswith("presets: jeep paper.")
     assert r"\begin{tabular}" in (tmp_path / "table3.tex").read_text()

@@ -43,21 +43,22 @@ def questions(fact: Fact) -> Iterator[tuple[str, str, str]]:
 
 
 def choose(results: pd.DataFrame, facts: Sequence[Fact]) -> Fact:
-    """The record that RULE names, from the results of all methods shown (index level `method`). Raises UserError without results."""
+    """The record that RULE names, from the per-record results of all methods shown.
+
+    Raises UserError where there are none.
+    """
     first = results[results["number"] == 0]
     table = first.pivot_table(index="case_id", columns=["metric", "method"], values="value")
-    if table.empty:
+    known = [fact for fact in facts if fact.case_id in table.index]
+    if not known:
         raise UserError("case study: no results of the methods shown")
-    found = []
-    for fact in facts:
-        if fact.case_id in table.index:
-            values = table.loc[fact.case_id]
-            edited = all(values["ES"] == 1)
-            differ = sum(values[metric].nunique() - 1 for metric in ("GS", "LS") if metric in values)
-            if edited and differ:
-                return fact
-            found.append((edited, differ, fact))
-    return max(found, key=lambda entry: entry[1])[2]
+
+    def differing(fact: Fact) -> int:
+        values = table.loc[fact.case_id]
+        return sum(values[metric].nunique() - 1 for metric in ("GS", "LS") if metric in values)
+
+    edited = (fact for fact in known if all(table.loc[fact.case_id]["ES"] == 1) and differing(fact))
+    return next(edited, None) or max(known, key=differing)
 
 
 def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.DataFrame:

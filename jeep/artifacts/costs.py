@@ -8,45 +8,60 @@ import pandas as pd
 from jeep.artifacts.tables import Labels, label, write_texts
 from jeep.storage import atomic
 
-COLUMNS = ["dataset", "model", "method", "seconds_per_edit", "training_seconds", "peak_gb", "paper_seconds_per_edit"]
+RUN = ["dataset", "model", "method"]
+COLUMNS = [*RUN, "seconds_per_edit", "training_seconds", "peak_gb", "paper_seconds_per_edit"]
+PAPER_EDITS = 10_000
+"""Appendix D gives the hours of this many edits."""
 
 
 def write_costs(
-    jobs: Sequence[Mapping[str, str]],
+    jobs: Sequence[Sequence[str]],
+    benchmarks: Sequence[Path],
     edits: int,
     reported: Path,
     names: Mapping[str, Mapping[str, str]],
     labels: Labels,
     out: Path,
 ) -> None:
-    """Write CSV, Markdown and LaTeX. `jobs`: dataset, model, method, seed, kind (targets, edit, training) and benchmark.
+    """Write CSV, Markdown and LaTeX. A job: data set, model, method, seed and kind (targets, edit or training).
 
     Seconds are summed over a run's jobs, loading included, and averaged over seeds; the training of a hyper-network
-    stands apart. Peak memory is the largest resident set of any job. The paper gives hours for 10 000 edits.
+    stands apart. Peak memory is the largest resident set of any job.
     """
-    rows = []
-    for job in jobs:
-        measured = pd.read_csv(job["benchmark"], sep="\t", na_values="-").iloc[-1]
-        rows.append({**job, "seconds": measured["s"], "gb": measured["max_rss"] / 1024})
-    table = pd.DataFrame(rows)
-    paper = pd.read_csv(reported)
-    paper = paper[paper["artifact"] == "appendix_d"].set_index(["dataset", "model", "method"])["value"]
-    result = []
-    for (dataset, model, method), group in table.groupby(["dataset", "model", "method"], sort=False):
-        training = group["kind"] == "training"
-        edit = group[~training].groupby("seed")["seconds"].sum().mean() / edits
-        key = (names.get("datasets", {}).get(dataset), names.get("models", {}).get(model), method)
-        hours = paper.get(key, float("nan"))
-        trained = group.loc[training, "seconds"].sum() if training.any() else float("nan")
-        result.append((dataset, model, method, edit, trained, group["gb"].max(), hours * 3600 / 10_000))
-    costs = pd.DataFrame(result, columns=COLUMNS).round(2)
+    measured = pd.concat([pd.read_csv(path, sep="\t", na_values="-").tail(1) for path in benchmarks], ignore_index=True)
+    table = pd.DataFrame(jobs, columns=[*RUN, "seed", "kind"])
+    table = table.assign(seconds=measured["s"], gb=measured["max_rss"] / 1024)
+    training = table["kind"] == "training"
+    each = table[~training].groupby([*RUN, "seed"], sort=False)["seconds"].sum()
+    costs = pd.DataFrame(
+        {
+            "seconds_per_edit": each.groupby(level=RUN, sort=False).mean() / edits,
+            "training_seconds": table[training].groupby(RUN)["seconds"].sum(),
+            "peak_gb": table.groupby(RUN)["gb"].max(),
+        }
+    )
+    costs = costs.loc[list(dict.fromkeys(table[RUN].itertuples(index=False, name=None)))].reset_index()
+    costs = costs.merge(_reported(reported, names), how="left", on=RUN)[COLUMNS].round(2)
     with atomic(out) as temporary:
         costs.to_csv(temporary, index=False)
-    named = costs.assign(
-        dataset=[label(labels, "datasets", name) for name in costs["dataset"]],
-        model=[label(labels, "models", name) for name in costs["model"]],
-        method=[label(labels, "methods", name) for name in costs["method"]],
-    ).fillna("")
-    shown = {"Cost": named.set_index("dataset")}
-    caption = f"{edits} edits; wall seconds of the jobs, loading included; peak resident memory."
-    write_texts(out, shown, {"Cost": shown["Cost"].rename(columns=lambda name: name.replace("_", " "))}, caption)
+    named = costs.astype(object).fillna("")
+    for kind in ("datasets", "models", "methods"):
+        column = kind.removesuffix("s")
+        named[column] = [label(labels, kind, name) for name in costs[column]]
+    shown = {"Cost": named.rename(columns=lambda name: name.replace("_", " ")).set_index("dataset")}
+    caption = (
+        f"{edits} edits; wall seconds of the jobs, loading included; peak resident memory of the process. "
+        f"The paper: Appendix D's hours for {PAPER_EDITS} edits on its own GPUs."
+    )
+    write_texts(out, shown, shown, caption)
+
+
+def _reported(path: Path, names: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """The paper's seconds per edit, under our names of its models and data sets; none where we have none of them."""
+    paper = pd.read_csv(path)
+    paper = paper[paper["artifact"] == "appendix_d"]
+    for column in ("model", "dataset"):
+        ours = {theirs: our for our, theirs in names.get(f"{column}s", {}).items()}
+        paper = paper.assign(**{column: paper[column].map(ours)})
+    paper = paper.dropna(subset=["model", "dataset"]).astype({"model": str, "dataset": str})
+    return paper.assign(paper_seconds_per_edit=paper["value"] * 3600 / PAPER_EDITS)[[*RUN, "paper_seconds_per_edit"]]

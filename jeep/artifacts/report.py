@@ -1,5 +1,6 @@
 """REPORT.md: a run in five minutes, from a template and its results."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,15 +17,25 @@ _TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
 def write_report(
-    run: Mapping[str, Any], tables: Sequence[Path], figures: Sequence[Path], claims: Path, out: Path
+    about: Mapping[str, Any],
+    facts: Sequence[Path],
+    tables: Sequence[Path],
+    figures: Sequence[Path],
+    claims: Path,
+    out: Path,
 ) -> None:
-    """Render the template: what was run and with what, tables, which claims hold, figures by relative links."""
+    """Render the template: what was run and with what, which claims hold, tables, figures by relative links.
+
+    `about` holds the run's title, edits, seeds, presets and the sources of its models and data; `facts` are the
+    edited facts, whose digests are given.
+    """
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     ).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     found = pd.read_csv(claims, keep_default_na=False)
     text = template.render(
-        run=run,
+        about=about,
+        digests={"/".join(path.with_suffix("").parts[-2:]): _digest(path) for path in facts},
         versions={name: version(name) for name in _PACKAGES},
         tables={path.stem: path.read_text(encoding="utf-8").strip() for path in tables},
         claims=found.to_dict("records"),
@@ -33,3 +44,7 @@ def write_report(
     )
     with atomic(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -16,13 +16,6 @@ UNEDITED = "none"
 Labels = Mapping[str, Mapping[str, str]]
 
 
-def collect(records: Sequence[Path], runs: Sequence[Mapping[str, object]], out: Path) -> None:
-    """One Parquet file of all per-record results; `runs` names each file's model, data set, method, preset, ..."""
-    parts = [pd.read_parquet(path).assign(**run) for path, run in zip(records, runs, strict=True)]
-    with atomic(out) as temporary:
-        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
-
-
 def chosen(records: Path, shown: Mapping[str, Sequence[str]], edits: int | None = None) -> pd.DataFrame:
     """The results of some models, data sets and methods, in that order; with `edits`, at that number alone."""
     results = pd.read_parquet(records)

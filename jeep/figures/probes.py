@@ -74,13 +74,39 @@ def draw_contrast(table: Path, regions: Path, title: str, out: Path) -> None:
         save(figure, out)
 
 
+def draw_contributions(table: Path, title: str, out: Path) -> None:
+    """What each block's MLP and attention add to an answer: the fall of log10(1 + rank) against the state without it.
+
+    Means over prompts with 95 % intervals, at both positions.
+    """
+    results = pd.read_parquet(table)
+    results = results.assign(level=np.log10(1 + results["rank"]))
+    keys = ["case_id", "position", "layer", "answer"]
+    wide = results.pivot(index=keys, columns="part", values="level").dropna().reset_index()
+    parts = {"without_mlp": ("MLP", "-"), "without_attention": ("attention", ":")}
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.4), layout="constrained", sharey=True)
+        for axis, (place, name) in zip(axes, _PLACES.items(), strict=True):
+            for answer, color in _COLORS.items():
+                rows = wide[(wide["position"] == place) & (wide["answer"] == answer)]
+                for part, (label, line) in parts.items():
+                    gain = rows[part] - rows["state"]
+                    _band(axis, gain, rows["layer"] - 1, color, line, f"{_NAMES[answer]}, {label}")
+            axis.set(title=f"at the {name}", xlabel="block", ylabel="gain of log10(1 + rank)")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lines = axes[0].get_lines()
+        figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=len(lines))
+        figure.suptitle(title)
+        save(figure, out)
+
+
 def _band(axis: Axes, values: pd.Series, layers: pd.Series, color, line: str, label: str) -> None:
-    """Mean by layer with its 95 % interval."""
+    """Mean by layer with its 95 % interval; on a logarithmic axis it does not reach below the least value."""
     groups = values.groupby(layers)
     mean, half = groups.mean(), 1.96 * groups.std() / np.sqrt(groups.count())
     axis.plot(mean.index, mean, line, color=color, label=label)
-    floor = values[values > 0].min()
-    axis.fill_between(mean.index, (mean - half).clip(lower=floor), mean + half, color=color, alpha=0.2, linewidth=0)
+    low = (mean - half).clip(lower=values.min() if values.min() > 0 else None)
+    axis.fill_between(mean.index, low, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
 def _shade(axis: Axes, proposed: dict) -> None:

@@ -30,16 +30,15 @@ def record_files(wildcards):
     ]
 
 
-def run_names(wildcards):
-    """What each file of records is, with the preset that ran."""
+def run_preset(run):
+    """The preset of a run; none for the unedited model."""
+    if run["method"] == UNEDITED:
+        return ""
+    return editor(run["method"], run["model"], run["dataset"]).preset
 
-    def preset(run):
-        if run["method"] == UNEDITED:
-            return ""
-        return editor(run["method"], run["model"], run["dataset"]).preset
 
-    return [
-        json.dumps(run | {"preset": preset(run)})
-        for run in runs()
-        for _ in range(CONFIG.editing.shards)
-    ]
+def run_columns(wildcards):
+    """What every row of a run's results says of the run."""
+    run = {name: wildcards[name] for name in ("model", "dataset", "method")}
+    run["seed"] = int(wildcards.seed)
+    return json.dumps(run | {"preset": run_preset(run)})

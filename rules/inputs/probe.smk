@@ -69,9 +69,10 @@ def edited_regions(wildcards):
     return json.dumps({name: found for name, found in layers.items() if found})
 
 
-def probe_files():
+def probe_figures():
+    """The probes' figures, without their extensions."""
     return [
-        f"results/figures/figure{number}-{model}.pdf"
-        for number in (1, 2, 5)
+        f"results/figures/{figure}-{model}"
+        for figure in ("figure1", "figure2", "contributions", "figure5")
         for model in (PROBE.models if PROBE else [])
     ]

@@ -1,0 +1,85 @@
+"""The paper's numbers beside ours, its claims tested on our results, and the report."""
+
+
+rule comparison:
+    """IN: our tables, the paper's numbers. OUT: both side by side, where model and data set are the paper's."""
+    input:
+        tables=[f"results/tables/{artifact}.csv" for artifact in TABLES],
+        reported="config/reported.csv",
+    output:
+        csv=report(
+            "results/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Summary",
+        ),
+        markdown="results/comparison.md",
+    log:
+        "logs/comparison.log",
+    benchmark:
+        "results/benchmarks/comparison.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        names=reported_names(),
+        code=code_digest("jeep.stages:comparison"),
+    shell:
+        "python -m jeep comparison --tables {input.tables:q} --reported {input.reported:q} --names {params.names:q}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule claims:
+    """IN: the collected results, what the probes found. OUT: every claim of the paper with its statistic and verdict."""
+    input:
+        records="results/records.parquet",
+        contrasts=contrasts(),
+    output:
+        csv=report(
+            "results/claims.csv",
+            caption="../report/claims.rst",
+            category="Summary",
+        ),
+        markdown="results/claims.md",
+    log:
+        "logs/claims.log",
+    benchmark:
+        "results/benchmarks/claims.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        grids=claim_grids(),
+        sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
+        models=PROBE.models if PROBE else [],
+        edits=EXPERIMENT.edits,
+        seed=CONFIG.seeds[0],
+        code=code_digest("jeep.stages:claims"),
+    shell:
+        "python -m jeep claims --records {input.records:q} --grids {params.grids:q} --sweep {params.sweep:q}"
+        " --models {params.models:q} --contrasts {input.contrasts:q}"
+        " --edits {params.edits} --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule report:
+    """IN: facts, tables, figures, claims. OUT: a report that can be read in five minutes."""
+    input:
+        facts=edited_facts(),
+        tables=report_tables(),
+        figures=report_figures(),
+        claims="results/claims.csv",
+    output:
+        report(
+            "results/REPORT.md",
+            caption="../report/report.rst",
+            category="Summary",
+        ),
+    log:
+        "logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        about=json.dumps(about()),
+        code=code_digest("jeep.stages:report"),
+    shell:
+        "python -m jeep report --about {params.about:q} --facts {input.facts:q} --tables {input.tables:q}"
+        " --figures {input.figures:q} --claims {input.claims:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,0 +1,133 @@
+"""The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
+
+
+rule table:
+    """IN: the collected results. OUT: a table as CSV, Markdown and LaTeX."""
+    input:
+        "results/records.parquet",
+    output:
+        csv=report(
+            "results/tables/{artifact}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+        markdown="results/tables/{artifact}.md",
+        latex="results/tables/{artifact}.tex",
+    log:
+        "logs/table/{artifact}.log",
+    benchmark:
+        "results/benchmarks/table/{artifact}.tsv"
+    wildcard_constraints:
+        artifact=alternatives(TABLES),
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        models=table_field("models"),
+        datasets=table_field("datasets"),
+        methods=table_field("methods"),
+        labels=labels,
+        edits=EXPERIMENT.edits,
+        code=code_digest("jeep.stages:tables"),
+    shell:
+        "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
+        " --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --edits {params.edits}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule series:
+    """IN: the collected results. OUT: the metrics over the number of edits (Figure 4) or over a setting (Figure 6)."""
+    input:
+        "results/records.parquet",
+    output:
+        csv="results/tables/{figure}.csv",
+    log:
+        "logs/series/{figure}.log",
+    benchmark:
+        "results/benchmarks/series/{figure}.tsv"
+    wildcard_constraints:
+        figure=alternatives(SERIES),
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        models=series_field("models"),
+        datasets=series_field("datasets"),
+        methods=series_field("methods"),
+        variants=series_values,
+        edits=EXPERIMENT.edits,
+        code=code_digest("jeep.stages:series"),
+    shell:
+        "python -m jeep series --records {input:q} --models {params.models:q} --datasets {params.datasets:q}"
+        " --methods {params.methods:q} {params.variants} --edits {params.edits}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule case_study:
+    """IN: a model, facts, edits and their results. OUT: Table 1, what the edited models generate for one record."""
+    input:
+        model=study_path("results/models/{model}"),
+        facts=study_path("results/facts/{model}/{dataset}.jsonl"),
+        records=study_files(
+            "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
+        ),
+        deltas=study_files(
+            "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
+        ),
+    output:
+        csv=report(
+            "results/tables/table1.csv",
+            caption="../report/table1.rst",
+            category="Tables",
+        ),
+        markdown="results/tables/table1.md",
+        latex="results/tables/table1.tex",
+    log:
+        "logs/case_study.log",
+    benchmark:
+        "results/benchmarks/case_study.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    resources:
+        gpu=1,
+    params:
+        options=study_options,
+        methods=STUDY.methods if STUDY else [],
+        case_id=option("case-id", STUDY.case_id) if STUDY else "",
+        edits=EXPERIMENT.edits,
+        title=study_title,
+        labels=labels,
+        code=code_digest("jeep.stages:case_study"),
+    shell:
+        "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
+        " --methods {params.methods:q} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
+        " --labels {params.labels:q} --title {params.title:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule costs:
+    """IN: the benchmark files of edits. OUT: seconds per edit and peak memory of every method."""
+    input:
+        benchmarks=[path for _, path in cost_jobs()],
+        reported="config/reported.csv",
+    output:
+        csv=report(
+            "results/tables/costs.csv",
+            caption="../report/costs.rst",
+            category="Tables",
+        ),
+        markdown="results/tables/costs.md",
+        latex="results/tables/costs.tex",
+    log:
+        "logs/costs.log",
+    benchmark:
+        "results/benchmarks/costs.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        jobs=json.dumps([run for run, _ in cost_jobs()], separators=(",", ":")),
+        edits=EXPERIMENT.edits,
+        names=reported_names(),
+        labels=labels,
+        code=code_digest("jeep.stages:costs"),
+    shell:
+        "python -m jeep costs --benchmarks {input.benchmarks:q} --jobs {params.jobs:q} --edits {params.edits}"
+        " --reported {input.reported:q} --names {params.names:q} --labels {params.labels:q}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"

@@ -1,0 +1,231 @@
+"""The case study, the paper's numbers beside ours, its claims tested, the costs, and the report."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import AutoModelForCausalLM
+
+from jeep.artifacts.case_study import choose, generate, study, write_study
+from jeep.artifacts.claims import paired_difference, record_values, score, write_claims
+from jeep.artifacts.comparison import write_comparison
+from jeep.artifacts.costs import write_costs
+from jeep.artifacts.report import write_report
+from jeep.errors import UserError
+from jeep.facts import Fact, Question
+from jeep.metrics import summarize
+from jeep.storage import write_tensors
+
+LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"jeep": "JEEP"}}
+
+
+def records_of(method, efficacy, generalization=1.0, locality=1.0, **run):
+    """Rows as the stage `evaluate` writes them, one prompt of each kind."""
+    run = {"model": "m", "dataset": "d", "method": method, "seed": 0, "edits": len(efficacy)} | run
+    values = {"ES": efficacy, "GS": generalization, "LS": locality}
+    rows = [
+        {"case_id": f"f{n}", "metric": metric, "number": 0, "value": float(np.broadcast_to(value, len(efficacy))[n])}
+        for metric, value in values.items()
+        for n in range(len(efficacy))
+    ]
+    return pd.DataFrame(rows).assign(**run)
+
+
+def fact(name, **fields):
+    known = {"subject": "Ada", "template": "{} speaks", "relation": "P103", "target_new": "Danish"}
+    return Fact(case_id=name, **known | fields)
+
+
+# Table 1
+
+
+def test_the_case_is_the_first_edited_one_on_which_the_editors_differ():
+    facts = [fact(f"f{n}") for n in range(4)]
+    one = records_of("jeep", [0, 1, 1, 1], generalization=[1, 1, 1, 1])
+    other = records_of("memit", [1, 1, 1, 1], generalization=[0, 1, 1, 0])
+    assert choose(pd.concat([one, other]), facts).case_id == "f3", "f0 is not edited by both, f1 and f2 do not differ"
+    one = records_of("jeep", [0, 0, 0, 0])
+    assert choose(pd.concat([one, other]), facts).case_id == "f0", "none is edited by both: the most different"
+    with pytest.raises(UserError, match="no results"):
+        choose(pd.concat([one, other]), [fact("unknown")])
+
+
+def test_answers_are_the_models_own_greedy_ones(trained, tmp_path):
+    """Against transformers' own generation; and the model is as before."""
+    model = trained
+    known = fact(
+        "rome",
+        subject="Rome",
+        template="{} is a city in",
+        target_new="Italy",
+        paraphrases=("The city of Rome lies in",),
+        unrelated=(Question("Bonn is a city in", "Spain"),),
+    )
+    ids = model.tokenizer(known.prompt, return_tensors="pt").input_ids
+    model.save(tmp_path / "saved")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    expected = plain.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    answer = model.tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)
+    assert generate(model, known.prompt) == answer.strip().partition("\n")[0]
+
+    name = model.parameter_name(0)
+    weight = model.network.get_parameter(name)
+    before = weight.clone()
+    for method, factor in (("nothing", 0.0), ("broken", -1.0)):
+        write_tensors(tmp_path / f"{method}.safetensors", {name: factor * before})
+    deltas = {method: tmp_path / f"{method}.safetensors" for method in ("nothing", "broken")}
+    table = study(model, known, deltas)
+    assert weight.equal(before)
+    right = table.set_index(["method", "kind"]).right
+    assert right["nothing", "edited"]
+    assert right["nothing", "equivalent"]
+    assert not right["nothing", "unrelated"], "it says Germany, which is not what this test calls wanted"
+    write_study(table, "rome", LABELS, "The model", tmp_path / "table1.csv")
+    text = (tmp_path / "table1.md").read_text()
+    assert text.count("✗") == int((~table.right).sum())
+    assert "Record rome" in text
+
+
+# Claims
+
+
+def test_score_is_the_tables():
+    results = records_of("jeep", [1, 0, 1, 1], [1, 1, 0, 0], [1, 0.5, 1, 1])
+    expected = summarize(results).set_index("metric").value["Score"]
+    assert score(record_values(results).to_numpy()) == pytest.approx(expected)
+
+
+def test_the_interval_of_a_paired_difference_is_the_plain_bootstraps():
+    generator = np.random.default_rng(1)
+    one, other = (record_values(records_of("x", generator.random(40) ** power, 0.5, 0.9)) for power in (0.5, 2))
+    value, low, high = paired_difference(one, other, 0)
+    drawn = []
+    for _ in range(4000):
+        rows = generator.integers(0, 40, 40)
+        drawn.append(score(one.to_numpy()[rows]) - score(other.to_numpy()[rows]))
+    assert value == pytest.approx(score(one.to_numpy()) - score(other.to_numpy()))
+    assert [low, high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.5)
+
+
+def test_what_always_wins_is_supported_and_what_is_equal_is_not(tmp_path):
+    half = [0, 1] * 20
+    parts = [
+        records_of("jeep", [1] * 40),
+        records_of("memit", half),
+        records_of("pmet", [1] * 40),
+        records_of("none", [0] * 40),
+        records_of("low", half),
+        records_of("high", [1] * 40),
+        records_of("alone", half, seed=0).query("metric == 'ES'").assign(dataset="no-locality"),
+    ]
+    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
+    grid = {"model": ["m"], "dataset": ["d", "no-locality"], "method": ["none", "memit", "pmet", "jeep"]}
+    sweep = {"low": 0.1, "high": 1.0}
+    grids = {"main": grid, "sweep": grid | {"method": list(sweep)}}
+    write_claims(tmp_path / "records.parquet", 40, grids, sweep, {}, 0, tmp_path / "claims.csv")
+    table = pd.read_csv(tmp_path / "claims.csv").set_index("other")
+    assert table.verdict["memit"] == "supported"
+    assert table.verdict["pmet"] == "undecided"
+    assert "none" not in table.index
+    assert table.verdict["0.1"] == "supported", "the Score falls from its best towards the small end"
+    assert table.value["memit"] == pytest.approx(100 - 75)  # of 100, 100, 100 and of 50, 100, 100
+    assert "supported" in (tmp_path / "claims.md").read_text()
+
+
+def test_stages_are_read_from_each_half_of_the_layers(tmp_path):
+    """Four layers; by hand: the original gains a factor of ten in rank below, the new one nothing above."""
+    rows = []
+    for case in range(20):
+        for position in ("subject_last", "prediction"):
+            for layer in range(5):
+                for answer in ("original", "new"):
+                    gains = answer == "original" and position == "subject_last"
+                    rank = 10.0 ** (3 - min(layer, 1) * gains) - 1
+                    rows.append((case, position, layer, "state", answer, 0.1, rank))
+    columns = ["case_id", "position", "layer", "part", "answer", "probability", "rank"]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "contrast.parquet")
+    records_of("none", [1, 1]).to_parquet(tmp_path / "records.parquet")
+    write_claims(
+        tmp_path / "records.parquet", 2, {}, {}, {"m": tmp_path / "contrast.parquet"}, 0, tmp_path / "claims.csv"
+    )
+    table = pd.read_csv(tmp_path / "claims.csv")
+    assert list(table.value) == [1, 0]
+    assert list(table.verdict) == ["supported", "undecided"]
+    assert "layer 0 to 2" in table.statistic[0]
+    assert "layer 2 to 3" in table.statistic[1]
+
+
+# Beside the paper
+
+
+def test_only_the_papers_models_and_data_are_compared(tmp_path):
+    keys = {"artifact": "table2", "dataset": "zsre", "method": "jeep", "metric": "ES"}
+    ours = [keys | {"model": "my-gptj", "value": 90.5, "ci95": 0.3}, keys | {"model": "other", "value": 1, "ci95": 1}]
+    pd.DataFrame(ours).to_csv(tmp_path / "table2.csv", index=False)
+    pd.DataFrame([keys | {"model": "gptj", "value": 91.0, "ci95": 0.2}]).to_csv(tmp_path / "reported.csv", index=False)
+    names = {"models": {"my-gptj": "gptj"}, "datasets": {"zsre": "zsre"}}
+    write_comparison([tmp_path / "table2.csv"], tmp_path / "reported.csv", names, tmp_path / "comparison.csv")
+    (row,) = pd.read_csv(tmp_path / "comparison.csv").to_dict("records")
+    assert (row["paper"], row["ours"], row["difference"]) == (91, 90.5, -0.5)
+    write_comparison([tmp_path / "table2.csv"], tmp_path / "reported.csv", {}, tmp_path / "none.csv")
+    assert pd.read_csv(tmp_path / "none.csv").empty
+    assert "None of the models" in (tmp_path / "none.md").read_text()
+
+
+def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
+    jobs, paths = [], []
+    for seed, kind, seconds, memory in [
+        (0, "targets", 10, 1024),
+        (0, "targets", 20, 2048),
+        (0, "edit", 30, "-"),
+        (1, "targets", 30, 512),
+        (1, "edit", 50, 512),
+        (0, "training", 7, 512),
+    ]:
+        paths.append(tmp_path / f"{len(paths)}.tsv")
+        paths[-1].write_text(f"s\tmax_rss\n{seconds}\t{memory}\n")
+        jobs.append(["d", "m", "jeep", seed, kind])
+    reported = tmp_path / "reported.csv"
+    pd.DataFrame(
+        [{"artifact": "appendix_d", "dataset": "mcf", "model": "gptj", "method": "jeep", "metric": "hours", "value": 2}]
+    ).to_csv(reported, index=False)
+    names = {"models": {"m": "gptj"}, "datasets": {"d": "mcf"}}
+    write_costs(jobs, paths, 10, reported, names, LABELS, tmp_path / "costs.csv")
+    (row,) = pd.read_csv(tmp_path / "costs.csv").to_dict("records")
+    assert row["seconds_per_edit"] == 7  # of 60 and 80 seconds for 10 edits
+    assert row["training_seconds"] == 7
+    assert row["peak_gb"] == 2
+    assert row["paper_seconds_per_edit"] == 0.72
+    text = (tmp_path / "costs.md").read_text()
+    assert "The set" in text
+    assert "JEEP" in text
+
+
+# The report
+
+
+def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
+    claims = {"claim": "it works", "dataset": "d", "model": "m", "one": "jeep", "other": "memit", "statistic": "Score"}
+    pd.DataFrame([claims | {"value": 1, "low": 0.5, "high": 2, "verdict": "supported"}]).to_csv(
+        tmp_path / "claims.csv", index=False
+    )
+    (tmp_path / "table3.md").write_text("| the | table |\n")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/figure4.png").write_bytes(b"")
+    (tmp_path / "facts.jsonl").write_text(json.dumps({"a": 1}))
+    about = {"title": "A run", "edits": 2, "seeds": [0, 1], "models": {"m": "wheel"}, "datasets": {"d": "demo"}}
+    write_report(
+        about | {"presets": {"paper": ["jeep"]}},
+        [tmp_path / "facts.jsonl"],
+        [tmp_path / "table3.md"],
+        [tmp_path / "figures/figure4.png"],
+        tmp_path / "claims.csv",
+        tmp_path / "REPORT.md",
+    )
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "1 supported." in text
+    assert "| the | table |" in text
+    assert "](figures/figure4.png)" in text
+    assert "sha256 f9d86028c6e0d64e" in text
+    assert "seeds 0, 1" in text
