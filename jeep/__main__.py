@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         methods=shown,
         labels=labels,
         edits={"type": int, "help": "number of edits"},
-        out={"help": "the CSV file; .md and .tex are put beside it"},
+        out={"help": "the CSV file; .md, .tex and .html are put beside it"},
     )
     models = {"type": str, "nargs": "+", "help": "models that are shown"}
     datasets = {"type": str, "nargs": "+", "help": "data sets that are shown"}
@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     title = {"type": str, "help": "model, data and count, for the figure's title"}
     reported = {"default": Path("config/reported.csv"), "help": "the paper's numbers (default: %(default)s)"}
     names = {"type": json.loads, "help": "the paper's names of our models and data sets, as JSON"}
-    csv = {"help": "the CSV file; .md is put beside it, and .tex where it is a table of the paper"}
+    csv = {"help": "the CSV file; .md, .html and, of the paper's tables, .tex are put beside it"}
     benchmarks = {"nargs": "+", "help": "benchmark files"}
     stage(
         stages.case_study,

@@ -151,13 +151,15 @@ def edit(args: argparse.Namespace) -> None:
     chosen = [fact for fact in chosen if fact.case_id not in unusable]
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
+    network = read_tensors(args.hypernetwork)[0] if args.hypernetwork else {}
+    network.pop("losses", None)  # for the figure of the training
     task = Task(
         chosen,
         read_json(args.prefixes),
         args.token_budget,
         [vectors[fact.case_id] for fact in chosen] if editor.target_spec else [],
         read_covariances(args.covariance) if args.covariance else {},
-        read_tensors(args.hypernetwork)[0] if args.hypernetwork else {},
+        network,
         checkpoint=args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
         solver=torch.device(args.solver) if args.solver else None,
     )
@@ -363,9 +365,10 @@ def probe_prompt(args: argparse.Namespace) -> None:
     facts = load_facts(args.facts)
     if not 1 <= args.number <= len(facts):
         raise UserError(f"{args.facts}: there is no fact number {args.number}, it has {len(facts)}")
-    table = flow_of(load_model(args.model, args.dtype, args.device), facts[args.number - 1], args.norm)
+    fact = facts[args.number - 1]
+    table = flow_of(load_model(args.model, args.dtype, args.device), fact, args.norm)
     with atomic(args.out) as temporary:
-        table.to_csv(temporary, index=False)
+        table.assign(answer=fact.target_true).to_csv(temporary, index=False)
 
 
 def regions(args: argparse.Namespace) -> None:

@@ -7,12 +7,13 @@ rule comparison:
         tables=[f"results/tables/{artifact}.csv" for artifact in TABLES],
         reported="config/reported.csv",
     output:
-        csv=report(
-            "results/comparison.csv",
+        csv="results/comparison.csv",
+        markdown="results/comparison.md",
+        html=report(
+            "results/comparison.html",
             caption="../report/comparison.rst",
             category="Summary",
         ),
-        markdown="results/comparison.md",
     log:
         "logs/comparison.log",
     benchmark:
@@ -33,12 +34,13 @@ rule claims:
         records="results/records.parquet",
         contrasts=contrasts(),
     output:
-        csv=report(
-            "results/claims.csv",
+        csv="results/claims.csv",
+        markdown="results/claims.md",
+        html=report(
+            "results/claims.html",
             caption="../report/claims.rst",
             category="Summary",
         ),
-        markdown="results/claims.md",
     log:
         "logs/claims.log",
     benchmark:
@@ -66,11 +68,7 @@ rule report:
         figures=report_figures(),
         claims="results/claims.csv",
     output:
-        report(
-            "results/REPORT.md",
-            caption="../report/report.rst",
-            category="Summary",
-        ),
+        "results/REPORT.md",
     log:
         "logs/report.log",
     benchmark:

@@ -6,13 +6,14 @@ rule table:
     input:
         "results/records.parquet",
     output:
-        csv=report(
-            "results/tables/{artifact}.csv",
+        csv="results/tables/{artifact}.csv",
+        markdown="results/tables/{artifact}.md",
+        latex="results/tables/{artifact}.tex",
+        html=report(
+            "results/tables/{artifact}.html",
             caption="../report/table.rst",
             category="Tables",
         ),
-        markdown="results/tables/{artifact}.md",
-        latex="results/tables/{artifact}.tex",
     log:
         "logs/table/{artifact}.log",
     benchmark:
@@ -73,13 +74,14 @@ rule case_study:
             "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
         ),
     output:
-        csv=report(
-            "results/tables/table1.csv",
+        csv="results/tables/table1.csv",
+        markdown="results/tables/table1.md",
+        latex="results/tables/table1.tex",
+        html=report(
+            "results/tables/table1.html",
             caption="../report/table1.rst",
             category="Tables",
         ),
-        markdown="results/tables/table1.md",
-        latex="results/tables/table1.tex",
     log:
         "logs/case_study.log",
     benchmark:
@@ -108,13 +110,14 @@ rule costs:
         benchmarks=[path for _, path in cost_jobs()],
         reported="config/reported.csv",
     output:
-        csv=report(
-            "results/tables/costs.csv",
+        csv="results/tables/costs.csv",
+        markdown="results/tables/costs.md",
+        latex="results/tables/costs.tex",
+        html=report(
+            "results/tables/costs.html",
             caption="../report/costs.rst",
             category="Tables",
         ),
-        markdown="results/tables/costs.md",
-        latex="results/tables/costs.tex",
     log:
         "logs/costs.log",
     benchmark:

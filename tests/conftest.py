@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -265,3 +266,24 @@ def demo_tokenizers(smollm2, demo_folder, demo_config) -> list:
     statements = list(read_jsonl(demo_folder / "facts" / "statements.jsonl"))
     source = demo_config.models["gptj-nano"].source
     return [smollm2.tokenizer, nano_tokenizer(statements, list(texts(demo_folder / "corpus.jsonl")), source)]
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory, byte_level) -> Path:
+    """A project that has not run."""
+    from project import make_project
+
+    folder = tmp_path_factory.mktemp("fresh") / "project"
+    make_project(folder, byte_level)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def done(fresh, tmp_path_factory) -> Path:
+    """A project that has run to its end."""
+    from project import snakemake
+
+    folder = tmp_path_factory.mktemp("done") / "project"
+    shutil.copytree(fresh, folder)
+    snakemake(folder, "all")
+    return folder

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import ROOT, random_network
 
+from benchmarks import scale
 from benchmarks.operations import Needed, spent
 from benchmarks.report import BEGIN, END, table, write_report
 from jeep.covariance import covariances
@@ -11,6 +12,7 @@ from jeep.errors import UserError
 from jeep.evaluate import evaluate, items
 from jeep.models import EditableModel
 from jeep.settings import Optimization, Site
+from jeep.storage import write_json, write_jsonl
 from jeep.targets import optimize
 from jeep.tokens import Request, encode
 
@@ -59,3 +61,31 @@ def test_a_readme_without_a_place_for_the_table_is_one_line(tmp_path):
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(UserError, match="no place for the table"):
         write_report(ROOT / "benchmarks/results/latest.json", tmp_path / "README.md")
+
+
+def test_the_paper_is_counted_without_its_weights(byte_level, facts, prefixes, tmp_path, monkeypatch):
+    """Sizes by hand: GPT-J has 6.05·10⁹ parameters; eight of its W_O are edited, each with 16 384² of covariance."""
+    byte_level.save_pretrained(tmp_path / "tokenizer")
+    write_jsonl(tmp_path / "facts.jsonl", (fact.to_json() for fact in facts[:2]))
+    write_json(tmp_path / "prefixes.json", prefixes)
+    (tmp_path / "scale.md").write_text(f"{BEGIN}\n{END}\n")
+    arguments = [
+        "--tokenizer",
+        "tokenizer",
+        "--facts",
+        "facts.jsonl",
+        "--prefixes",
+        "prefixes.json",
+        "--out",
+        "scale.md",
+    ]
+    command = ["scale", "--config", str(ROOT / "config/paper.yaml"), "--hf", "gptj=gptj", *arguments]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", command)
+    assert scale.main() == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")[2:7]] for line in (tmp_path / "scale.md").read_text().splitlines()
+    ]
+    disk = {row[0]: float(row[3]) for row in rows[3:-3] if len(row) == 5}
+    assert disk["model"] == 24.2
+    assert disk["covariances"] == 8.6

@@ -1,15 +1,18 @@
 """What the README and docs/adding.md tell a user to write, written and run."""
 
+import json
 import re
 import shutil
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
-from test_workflow import CONFIG, make_project, snakemake
+from conftest import ROOT, city_facts
+from project import CONFIG, make_project, snakemake
 
 from jeep.config import merge
+
+CHECKPOINT = "results/checkpoints/mine/facts/jeep/seed0/6"
 
 
 def blocks(path, language):
@@ -23,7 +26,8 @@ def own(tmp_path_factory, byte_level):
     folder = tmp_path_factory.mktemp("own") / "project"
     make_project(folder, byte_level)
     (fact,) = blocks("README.md", "json")
-    (folder / "facts.jsonl").write_text(fact)
+    others = [json.dumps(city.to_json()) for city in city_facts()[:5]]
+    (folder / "facts.jsonl").write_text("\n".join([fact.strip(), *others]))
     (noise,) = blocks("docs/adding.md", "python")
     (folder / "jeep/editors/noise.py").write_text(noise)
     table = folder / "jeep/editors/__init__.py"
@@ -34,8 +38,9 @@ def own(tmp_path_factory, byte_level):
         config = merge(config, yaml.safe_load(text))
     config["models"]["mine"]["source"]["path"] = "tiny"
     config["experiment"]["methods"].append("noise")
+    config["experiment"]["edits"] = 6  # not 500
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
-    snakemake(folder, "--configfile", "mine.yaml", "--", "all", "results/checkpoints/mine/facts/jeep/seed0/500")
+    snakemake(folder, "--configfile", "mine.yaml", "--", "all", CHECKPOINT)
     yield folder
     shutil.rmtree(folder)
 
@@ -48,7 +53,7 @@ def test_ones_own_model_facts_and_method_are_in_the_table(own):
 
 
 def test_the_edited_checkpoint_is_there(own):
-    assert (own / "results/checkpoints/mine/facts/jeep/seed0/500/config.json").is_file()
+    assert (own / CHECKPOINT / "config.json").is_file()
 
 
 @pytest.mark.parametrize("path", ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])

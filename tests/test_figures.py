@@ -60,7 +60,7 @@ def contrast(tmp_path):
 def prompt(tmp_path):
     rows = [(n, token, "", layer, 0.1**layer, layer) for n, token in enumerate(["Ada", " is"]) for layer in range(4)]
     columns = ["index", "token", "place", "layer", "probability", "rank"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "prompt.csv", index=False)
+    pd.DataFrame(rows, columns=columns).assign(answer="English").to_csv(tmp_path / "prompt.csv", index=False)
     return tmp_path / "prompt.csv"
 
 

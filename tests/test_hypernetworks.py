@@ -1,6 +1,7 @@
 """MEND, MALMEN and the engine they share, against plain computations."""
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import exact
 from torch.nn import functional
 
 from jeep import progress
+from jeep.__main__ import main
 from jeep.answers import Answers
 from jeep.editors import load_editor
 from jeep.evaluate import evaluate
@@ -16,6 +18,7 @@ from jeep.hypernetworks import HyperNetwork, Normalizer, Signals
 from jeep.meta_training import Trainer
 from jeep.models import EditableModel
 from jeep.signals import collect_signals
+from jeep.storage import read_tensors, write_json, write_jsonl
 from jeep.task import Task
 from jeep.tokens import encode, encode_answer
 
@@ -260,3 +263,22 @@ def test_an_edit_does_not_depend_on_its_batches(name, model, facts):
     whole, parts = (editor.edit(model, replace(task, token_budget=budget)) for budget in (10_000, 30))
     for key in whole:
         torch.testing.assert_close(whole[key], parts[key])
+
+
+def test_the_stages_hand_the_network_on(trained, facts, tmp_path):
+    """`jeep hypernetwork`, then `jeep edit`, against the same calls in Python."""
+    trained.save(tmp_path / "model")
+    write_jsonl(tmp_path / "facts.jsonl", (fact.to_json() for fact in facts[:4]))
+    write_json(tmp_path / "prefixes.json", [])
+    common = ["--model", str(tmp_path / "model"), "--device", "cpu", "--facts", str(tmp_path / "facts.jsonl")]
+    common += ["--editor", "malmen", "--settings", json.dumps(SETTINGS)]
+    network, edit = tmp_path / "network.safetensors", tmp_path / "edit.safetensors"
+    assert main(["hypernetwork", *common, "--out", str(network)]) == 0
+    prefixes = str(tmp_path / "prefixes.json")
+    assert main(["edit", *common, "--prefixes", prefixes, "--hypernetwork", str(network), "--out", str(edit)]) == 0
+    editor = load_editor("malmen", SETTINGS)
+    tensors, losses = editor.train(trained, facts[:4], 0, 2048)
+    expected = editor.edit(trained, Task(facts[:4], (), 2048, hypernetwork=tensors))
+    for key, value in read_tensors(edit)[0].items():
+        torch.testing.assert_close(value, expected[key])
+    torch.testing.assert_close(read_tensors(network)[0]["losses"], torch.tensor(losses))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from jeep.artifacts.tables import Labels, label, write_texts
+from jeep.artifacts.tables import Labels, label
+from jeep.artifacts.texts import write_texts
 from jeep.errors import UserError
 from jeep.facts import Fact
 from jeep.models import EditableModel
@@ -77,7 +78,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
 
 
 def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, out: Path) -> None:
-    """Write CSV, Markdown and LaTeX; wrong answers are marked."""
+    """Write CSV, Markdown, LaTeX and HTML; wrong answers are marked."""
     with atomic(out) as temporary:
         table.assign(case_id=case_id).to_csv(temporary, index=False)
 
@@ -90,4 +91,5 @@ def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, o
         ]
 
     caption = f"Record {case_id}: {RULE}. A cross marks an answer that does not begin with what is wanted."
-    write_texts(out, {title: wide("✗ {}")}, {title: wide(r"$\times$ {}")}, caption)
+    marks = {".md": "✗ {}", ".tex": r"$\times$ {}", ".html": "✗ {}"}
+    write_texts(out, {suffix: {title: wide(mark)} for suffix, mark in marks.items()}, caption)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.stats import bootstrap
 
 from jeep.artifacts.tables import chosen
+from jeep.artifacts.texts import write_texts
 from jeep.metrics import METRICS
 from jeep.storage import atomic
 
@@ -124,7 +125,7 @@ def write_claims(
     seed: int,
     out: Path,
 ) -> None:
-    """Write CSV, and Markdown beside it: every claim with its statistic, 95 % interval and verdict.
+    """Write CSV, Markdown and HTML: every claim with its statistic, 95 % interval and verdict.
 
     `grids` holds what tables 2 and 3 (`main`), table 4 (`ablations`) and Figure 6 (`sweep`) compare, `sweep` the value
     of each of its methods, `probes` the contrast of each model. A method named jeep is the paper's.
@@ -146,5 +147,6 @@ def write_claims(
     table = pd.DataFrame(rows, columns=COLUMNS).round({"value": 2, "low": 2, "high": 2})
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
-    with atomic(out.with_suffix(".md")) as temporary:
-        temporary.write_text(table.to_markdown(index=False) + "\n", encoding="utf-8")
+    shown = {"Claims": table.set_index("claim")}
+    caption = "Supported: the 95 % interval lies above zero; refuted: below it; undecided: around it."
+    write_texts(out, {".md": shown, ".html": shown}, caption)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jeep.artifacts.texts import write_texts
 from jeep.storage import atomic
 
 KEYS = ["artifact", "dataset", "model", "method", "metric"]
@@ -12,7 +13,7 @@ COLUMNS = [*KEYS, "paper", "paper_ci95", "ours", "ours_ci95", "difference"]
 
 
 def write_comparison(tables: Sequence[Path], reported: Path, names: Mapping[str, Mapping[str, str]], out: Path) -> None:
-    """Write CSV, and Markdown beside it: value, ours and difference for each artifact, in percentage points.
+    """Write CSV, Markdown and HTML: value, ours and difference for each artifact, in percentage points.
 
     `names` gives the paper's names of models and data sets by ours; what has none is not compared.
     """
@@ -25,7 +26,8 @@ def write_comparison(tables: Sequence[Path], reported: Path, names: Mapping[str,
     both = both.assign(difference=(both["ours"] - both["paper"]).round(1))[COLUMNS]
     with atomic(out) as temporary:
         both.to_csv(temporary, index=False)
-    with atomic(out.with_suffix(".md")) as temporary:
-        none = "None of the models and data sets of this run are the paper's: see the claims."
-        text = both.to_markdown(index=False) if len(both) else none
-        temporary.write_text(text + "\n", encoding="utf-8")
+    caption = "The paper's numbers and ours, in percent, with 95 % half-widths over records."
+    if both.empty:
+        caption = "None of the models and data sets of this run are the paper's: see the claims."
+    shown = {"Comparison": both.set_index("artifact")}
+    write_texts(out, {".md": shown, ".html": shown}, caption)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from jeep.artifacts.tables import Labels, label, write_texts
+from jeep.artifacts.tables import Labels, label
+from jeep.artifacts.texts import write_texts
 from jeep.storage import atomic
 
 RUN = ["dataset", "model", "method"]
@@ -15,7 +16,7 @@ PAPER_EDITS = 10_000
 
 
 def write_costs(
-    jobs: Sequence[Sequence[str]],
+    jobs: Sequence[Sequence[str | int]],
     benchmarks: Sequence[Path],
     edits: int,
     reported: Path,
@@ -23,7 +24,7 @@ def write_costs(
     labels: Labels,
     out: Path,
 ) -> None:
-    """Write CSV, Markdown and LaTeX. A job: data set, model, method, seed and kind (targets, edit or training).
+    """Write CSV, Markdown, LaTeX and HTML. A job: data set, model, method, seed and kind (targets, edit or training).
 
     Seconds are summed over a run's jobs, loading included, and averaged over seeds; the training of a hyper-network
     stands apart. Peak memory is the largest resident set of any job.
@@ -53,7 +54,7 @@ def write_costs(
         f"{edits} edits; wall seconds of the jobs, loading included; peak resident memory of the process. "
         f"The paper: Appendix D's hours for {PAPER_EDITS} edits on its own GPUs."
     )
-    write_texts(out, shown, shown, caption)
+    write_texts(out, dict.fromkeys((".md", ".tex", ".html"), shown), caption)
 
 
 def _reported(path: Path, names: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:

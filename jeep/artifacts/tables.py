@@ -1,10 +1,11 @@
-"""The paper's tables as CSV (one row per value), Markdown and LaTeX."""
+"""The paper's tables as CSV (one row per value), Markdown, LaTeX and HTML."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from jeep.artifacts.texts import write_texts
 from jeep.errors import UserError
 from jeep.metrics import summarize
 from jeep.storage import atomic
@@ -44,7 +45,7 @@ def metrics_of(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def write_table(
     records: Path, artifact: str, shown: Mapping[str, Sequence[str]], labels: Labels, edits: int, out: Path
 ) -> None:
-    """Write `out` (CSV, one row per value) and beside it the same as Markdown and LaTeX, the best values bold.
+    """Write `out` (CSV, one row per value) and beside it the same as Markdown, LaTeX and HTML, the best values bold.
 
     `shown` names the models, data sets and methods of the table, in its order. Raises UserError when
     there are no results for them.
@@ -56,20 +57,8 @@ def write_table(
     caption = f"{_caption(results, edits)}; presets: {_presets(results)}."
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
-    write_texts(out, _layout(table, labels, "**{}**"), _layout(table, labels, r"\textbf{{{}}}"), caption)
-
-
-def write_texts(out: Path, markdown: dict[str, pd.DataFrame], latex: dict[str, pd.DataFrame], caption: str) -> None:
-    """Tables by their titles as Markdown and as LaTeX, beside the CSV file `out`."""
-    with atomic(out.with_suffix(".md")) as temporary:
-        parts = [
-            f"{title}\n\n{part.reset_index().to_markdown(index=False, disable_numparse=True)}"
-            for title, part in markdown.items()
-        ]
-        temporary.write_text("\n\n".join(parts) + f"\n\n{caption}\n", encoding="utf-8")
-    with atomic(out.with_suffix(".tex")) as temporary:
-        parts = [part.to_latex(escape=False, caption=f"{title}: {caption}") for title, part in latex.items()]
-        temporary.write_text("\n".join(parts).replace("%", r"\%"), encoding="utf-8")
+    bold = {".md": "**{}**", ".tex": r"\textbf{{{}}}", ".html": "<b>{}</b>"}
+    write_texts(out, {suffix: _layout(table, labels, mark) for suffix, mark in bold.items()}, caption)
 
 
 def _caption(results: pd.DataFrame, edits: int) -> str:

@@ -40,7 +40,7 @@ def draw_prompt(table: Path, title: str, out: Path) -> None:
             sns.heatmap(grid, ax=axis, norm=norm, cmap=cmap, cbar_kws={"label": label}, rasterized=True)
             axis.set(xlabel="layer (0: embedding)", ylabel="", yticks=np.arange(len(names)) + 0.5)
             axis.set_yticklabels(names, rotation=0)
-        figure.suptitle(f"Original answer's first token: {title}")
+        figure.suptitle(f"Original answer: “{flow.answer[0]}”, its first token. {title}")
         save(figure, out)
 
 

@@ -56,13 +56,14 @@ def _grid(axis: Axes, steps: list[dict], prompt: Mapping[str, Any], depth: int) 
         if not layers:
             continue
         column = prompt[position]
+        side = -1 if column > len(tokens) / 2 else 1  # where there is room for the text
         axis.axhspan(min(layers) - 0.5, max(layers) + 0.5, color=color, alpha=0.12, linewidth=0)
         axis.plot([column] * len(layers), layers, "s", color=color, markersize=4)
         axis.annotate(
             f"{delta} (step {'1, 2' if region == 'low' else '1, 3'})",
             (column, max(layers)),
-            xytext=(column - 0.4, max(layers) + 0.06 * depth),
-            ha="right",
+            xytext=(column + 0.4 * side, max(layers) + 0.06 * depth),
+            ha="right" if side < 0 else "left",
             arrowprops={"arrowstyle": "->", "color": color},
             color=color,
         )
