@@ -27,7 +27,7 @@ report: demo
 	$(BIN)/snakemake --cores $(CORES) --report results/report.zip
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -144,7 +144,7 @@ def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, given):
 
 def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, given, tmp_path, monkeypatch):
     editor = load_editor("rome", SETTINGS["rome"])
-    task = Task(facts[:4], prefixes, 2048, (), given.covariance, {}, tmp_path / "checkpoint.safetensors")
+    task = Task(facts[:4], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
     whole = editor.edit(trained, replace(task, checkpoint=None))
     original, asked = Rome._change, []
 

@@ -96,7 +96,7 @@ def draw_contributions(table: Path, title: str, out: Path) -> None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         lines = axes[0].get_lines()
         figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=len(lines))
-        figure.suptitle(title)
+        figure.suptitle(f"What MLP and attention of each block add: {title}")
         save(figure, out)
 
 
