@@ -39,6 +39,7 @@ config["provenance"] = provenance()  # for the captions
 localrules:
     all,
     probe,
+    placement,
     tune,
 
 
@@ -53,6 +54,12 @@ rule probe:
     """Figures 1, 2 and 5, proposed regions, and what MLPs and attention contribute."""
     input:
         [f"{path}.pdf" for path in probe_figures()],
+
+
+rule placement:
+    """Do regions that the probe proposes edit better than others? On development facts."""
+    input:
+        placement_figures(),
 
 
 rule tune:

@@ -327,6 +327,14 @@ def _parser() -> argparse.ArgumentParser:
     stage(stages.contributions_figure, table={"help": "results of `probe-contrast`"}, title=title, out=figure)
     stage(stages.words_figure, table={"help": "results of `probe-words`"}, title=title, out=figure)
     stage(
+        stages.placement_figure,
+        searches={"nargs": "+", "help": "results of `tune` over the layers of each region"},
+        configured={"type": json.loads, "help": "the layers of the first draw, by setting, as JSON"},
+        regions={"help": "results of `regions`"},
+        title=title,
+        out=figure,
+    )
+    stage(
         stages.tune,
         checkpoint=True,
         facts=records,

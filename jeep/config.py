@@ -71,7 +71,21 @@ class Config(Strict):
         if self.probe:
             self._check_names("probe", "models", self.probe.models)
             self._check_names("probe", "datasets", [self.probe.dataset])
+        if self.tuning:
+            self._check_tuning(self.tuning)
         return self
+
+    def _check_tuning(self, tuning: Tuning) -> None:
+        """Everything that a search names is there, and the probe has read the models whose regions are moved."""
+        self._check_names("tuning", "datasets", [*tuning.datasets, *tuning.datasets.values()])
+        self._check_names("tuning.space", "models", list(tuning.space))
+        self._check_names("tuning.space", "methods", [name for space in tuning.space.values() for name in space])
+        for model, search in tuning.regions.items():
+            self._check_grid("tuning.regions", Grid(models=[model], datasets=[search.dataset], methods=[search.method]))
+            if search.dataset not in tuning.datasets:
+                raise ValueError(f"tuning.regions names {search.dataset!r}, which tuning.datasets does not define")
+            if self.probe is None or model not in self.probe.models:
+                raise ValueError(f"tuning.regions names {model!r}, which probe.models does not")
 
     def _check_names(self, where: str, kind: str, names: list[str]) -> None:
         for name in names:
@@ -136,6 +150,10 @@ class Config(Strict):
     def training_of(self, model: str) -> Training:
         """What a model's hyper-networks are trained on."""
         return self.training.get(model) or self.training["default"]
+
+    def trials_of(self, model: str) -> int:
+        """Draws of a search on a model."""
+        return self.tuning.trials.get(model) or self.tuning.trials["default"]
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""

@@ -37,6 +37,7 @@ _PARTS = (
     schema.Retrieval,
     schema.FactLists,
     schema.Tuning,
+    schema.RegionSearch,
 )
 _SOURCES = (
     sources.WheelSource,

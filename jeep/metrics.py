@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 METRICS = ("ES", "GS", "LS")
@@ -17,17 +18,24 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
 
     `results` has one row per prompt: case_id, metric (ES, GS or LS) and value (0..1). A record's value is the mean
     over its prompts; a metric is the mean over records; its half-width is 1.96 s/√n, s the sample standard
-    deviation over the n records. Score is the harmonic mean of the three and carries no interval.
+    deviation over the n records. Score is the harmonic mean of the three; its half-width is that of its
+    linearization (the delta method), NaN where a metric is 0.
 
     Returns the columns metric, value, ci95. A metric without prompts is left out, and Score with it.
     """
-    records = results.groupby(["metric", "case_id"])["value"].mean().mul(100).groupby("metric")
-    mean, deviation, count = records.mean(), records.std(), records.count()
-    rows = [
-        (metric, mean[metric], 1.96 * deviation[metric] / math.sqrt(count[metric]))
-        for metric in METRICS
-        if metric in mean.index
-    ]
+    records = results.groupby(["case_id", "metric"])["value"].mean().mul(100).unstack()
+    mean, half = records.mean(), 1.96 * records.std() / np.sqrt(records.count())
+    rows = [(metric, mean[metric], half[metric]) for metric in METRICS if metric in mean.index]
     if len(rows) == len(METRICS):
-        rows.insert(0, ("Score", harmonic_mean([value for _, value, _ in rows]), math.nan))
+        score = harmonic_mean([value for _, value, _ in rows])
+        rows.insert(0, ("Score", score, _score_half_width(records, score)))
     return pd.DataFrame(rows, columns=["metric", "value", "ci95"])
+
+
+def _score_half_width(records: pd.DataFrame, score: float) -> float:
+    """Of Score = 3/Σ 1/μ: each record moves it by Score²/3 Σ (x − μ)/μ², a metric that it lacks by nothing."""
+    if score == 0:
+        return math.nan
+    mean, count = records.mean(), records.count()
+    moves = score**2 / 3 * ((records - mean) / mean**2 * len(records) / count).sum(axis=1)
+    return 1.96 * moves.std() / math.sqrt(len(records))

@@ -235,15 +235,27 @@ class Probe(Strict):
     fact_lists: FactLists
 
 
+class RegionSearch(Strict):
+    """A method's regions moved through the layers, one at a time, to be held against what the probe proposes."""
+
+    method: Name
+    dataset: Name
+    edits: PositiveInt
+    layers: Annotated[dict[str, list[list[int]]], Field(min_length=1)]
+    """Layers tried for a region, by its setting, such as low.layers; all else stays as configured."""
+
+
 class Tuning(Strict):
     """The search for hyper-parameters of the small models, on the development split."""
 
     datasets: dict[Name, Name]
     """Development data set for each data set of the experiment."""
     edits: PositiveInt
-    trials: PositiveInt
-    """Draws of the settings that target vectors depend on."""
+    trials: dict[Name, PositiveInt]
+    """Draws of the settings that target vectors depend on; by model, or `default`."""
     variants: PositiveInt
     """For each of them, draws of the other settings."""
     space: dict[Name, dict[Name, dict[str, list[Any]]]]
     """Values tried for each setting (a dotted path), by model and method."""
+    regions: dict[Name, RegionSearch] = Field(default_factory=dict)
+    """By model; made and drawn by the target `placement`."""

@@ -466,6 +466,14 @@ def words_figure(args: argparse.Namespace) -> None:
     draw_words(args.table, args.title, args.out)
 
 
+def placement_figure(args: argparse.Namespace) -> None:
+    """Draw Score by the layers of a region, from searches, beside what the contrast probe proposes."""
+    from jeep.figures.probes import draw_placement
+
+    searches = dict(zip(args.configured, args.searches, strict=True))
+    draw_placement(searches, args.configured, args.regions, args.title, args.out)
+
+
 def tune(args: argparse.Namespace) -> None:
     """Search an editor's settings on development facts, scored by Score."""
     from jeep.facts import load_facts

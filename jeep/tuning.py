@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -101,10 +102,14 @@ class Search:
     def _network(self, editor: Editor, seed: int) -> Mapping[str, Tensor]:
         return editor.train(self.model, self.training, seed, self.token_budget)[0] if editor.trained else {}
 
-    def _score(self, editor: Editor, targets: list[Target], network: Mapping[str, Tensor]) -> dict[str, float]:
+    def _score(self, editor: Editor, targets: list[Target], network: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """The metrics after the edit, and the half-width of Score."""
         task = Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance, network)
         deltas = editor.edit(self.model, task)
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
-            summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget))
-        return {row.metric: round(row.value, 2) for row in summary.itertuples()}
+            summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget)).round(2)
+        half = dict(zip(summary["metric"], summary["ci95"], strict=True))["Score"]
+        return dict(zip(summary["metric"], summary["value"], strict=True)) | {
+            "ci95": None if math.isnan(half) else half
+        }

@@ -37,7 +37,6 @@ rule train_model:
         model=alternatives(trained_models()),
     conda:
         "../envs/jeep.yaml"
-    threads: 2
     params:
         source=model_source,
         seed=CONFIG.seeds[0],

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -35,7 +36,23 @@ def test_summary_by_hand():
     assert summary.ci95["ES"] == pytest.approx(98.0)
     assert summary.ci95["GS"] == pytest.approx(49.0)
     assert summary.ci95["LS"] == 0
-    assert math.isnan(summary.ci95["Score"])
+
+
+def test_the_half_width_of_score_is_the_bootstraps():
+    """Records that are right on several metrics together, some without a paraphrase."""
+    generator = np.random.default_rng(0)
+    ability = generator.random(400)
+    table = pd.DataFrame({m: (generator.random(400) < ability**p) for m, p in (("ES", 0.3), ("GS", 1), ("LS", 2))})
+    long = table.astype(float).rename_axis("case_id").reset_index().melt("case_id", var_name="metric")
+    long = long[(long.metric != "GS") | (long.case_id % 4 != 0)]
+    values = long.pivot(index="case_id", columns="metric", values="value").to_numpy() * 100
+    drawn = [3 / (1 / np.nanmean(values[generator.integers(0, 400, 400)], 0)).sum() for _ in range(2000)]
+    summary = summarize(long).set_index("metric")
+    assert summary.ci95["Score"] == pytest.approx(1.96 * np.std(drawn), rel=0.06)
+
+
+def test_a_score_of_nothing_has_no_half_width():
+    assert math.isnan(summarize(rows(("a", "ES", 0.0), ("a", "GS", 1.0), ("a", "LS", 1.0))).ci95[0])
 
 
 def test_harmonic_mean():

@@ -38,14 +38,15 @@ def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):
     assert table.sd_seeds["jeep", "ES"] == 35.36  # of 100 and 50
     assert pd.isna(table.sd_seeds["none", "ES"])
     assert table.value["none", "Score"] == 0
-    assert pd.isna(table.ci95["jeep", "Score"])
+    assert table.ci95["jeep", "Score"] == 38.9  # records move 81.8 by ∓ 81.8²/3 · 2 · 25/75² = 19.83
 
 
 def test_the_layout_is_the_papers(records, tmp_path):
     write_table(records, "table3", SHOWN, LABELS, 2, tmp_path / "table3.csv")
     text = (tmp_path / "table3.md").read_text()
     assert "The set" in text
-    assert "**75.0 (49.0)**" in text, "the best edited value is bold"
+    assert "**75.0 (49.0) ±35.4**" in text, "the best edited value is bold"
+    assert "mean over 2 seeds (± their standard deviation)" in text
     assert "**0.0" not in text
     assert text.index("unedited") < text.index("JEEP")
     assert text.strip().endswith("presets: jeep paper.")

@@ -63,7 +63,7 @@ def write_table(
 
 def _caption(results: pd.DataFrame, edits: int) -> str:
     seeds = results.loc[results["method"] != UNEDITED, "seed"].nunique()
-    over = f", mean over {seeds} seeds" if seeds > 1 else ""
+    over = f", mean over {seeds} seeds (± their standard deviation)" if seeds > 1 else ""
     return f"{edits} simultaneous edits{over}; 95 % half-widths over records; bold: the best edited value"
 
 
@@ -82,9 +82,11 @@ def _layout(table: pd.DataFrame, labels: Labels, bold: str) -> dict[str, pd.Data
     best = edited.groupby(["dataset", "model", "metric"])["value"].max()
 
     def cell(row) -> str:
-        text = f"{row.value:.1f}" if pd.isna(row.ci95) else f"{row.value:.1f} ({row.ci95:.1f})"
+        parts = [f"{row.value:.1f}"]
+        parts += [] if pd.isna(row.ci95) else [f"({row.ci95:.1f})"]
+        parts += [] if pd.isna(row.sd_seeds) else [f"±{row.sd_seeds:.1f}"]
         top = row.method != UNEDITED and row.value == best[row.dataset, row.model, row.metric]
-        return bold.format(text) if top else text
+        return bold.format(" ".join(parts)) if top else " ".join(parts)
 
     cells = table.assign(cell=[cell(row) for row in table.itertuples()])
     result = {}

@@ -16,7 +16,7 @@ _MARKERS = "osD^vP"
 def draw_series(table: Path, axis: str, labels: Mapping[str, Mapping[str, str]], out: Path) -> None:
     """A row of four panels (Score, ES, GS, LS) for each model and data set, a line with its band for each method.
 
-    Bands are 95 % half-widths over records; Score, a harmonic mean, has none.
+    Bands are 95 % half-widths over records.
     """
     results = pd.read_csv(table)
     groups = list(results.groupby(["model", "dataset"], sort=False))

@@ -83,7 +83,8 @@ def facts_needed(wildcards):
     }:
         uses.append(EXPERIMENT.edits)
     if CONFIG.tuning and name in CONFIG.tuning.datasets.values():
-        uses.append(CONFIG.tuning.edits)
+        searches = CONFIG.tuning.regions.values()
+        uses += [CONFIG.tuning.edits, *(search.edits for search in searches)]
     if CONFIG.probe and name == CONFIG.probe.dataset:
         uses.append(CONFIG.probe.prompts)
     if any(name in entry.datasets for entry in CONFIG.training.values()):
