@@ -81,11 +81,11 @@ class Config(Strict):
         self._check_names("tuning.space", "models", list(tuning.space))
         self._check_names("tuning.space", "methods", [name for space in tuning.space.values() for name in space])
         for model, search in tuning.regions.items():
-            self._check_grid("tuning.regions", Grid(models=[model], datasets=[search.dataset], methods=[search.method]))
             if search.dataset not in tuning.datasets:
                 raise ValueError(f"tuning.regions names {search.dataset!r}, which tuning.datasets does not define")
             if self.probe is None or model not in self.probe.models:
                 raise ValueError(f"tuning.regions names {model!r}, which probe.models does not")
+            self._check_grid("tuning.regions", Grid(models=[model], datasets=[search.dataset], methods=[search.method]))
 
     def _check_names(self, where: str, kind: str, names: list[str]) -> None:
         for name in names:

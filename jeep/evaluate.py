@@ -15,9 +15,8 @@ from jeep.attention import Context, KeysValues, Packing
 from jeep.batches import in_batches
 from jeep.facts import Fact
 from jeep.models import EditableModel
+from jeep.settings import Metrics
 from jeep.tokens import encode, encode_answer
-
-Metrics = Literal["counterfact", "zsre"]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from jeep.attention import Packing, use_packed_attention
 from jeep.batches import flat
 from jeep.errors import UserError
 from jeep.settings import Place
+from jeep.tokens import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,6 @@ def pick_device(device: str) -> torch.device:
         return torch.device(device)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
-
-
-def load_tokenizer(folder: Path | str):
-    """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.is_fast:
-        raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
-    return tokenizer
 
 
 def load_model(

@@ -13,8 +13,8 @@ _ROOT = Path(__file__).parent
 def code_digest(*entries: str) -> str:
     """Digest of the syntax trees of modules of this package and of all modules of it that they import.
 
-    An entry is a module ("jeep.targets") or a function of one ("jeep.stages:targets"), which stands for itself and
-    what it imports. Comments, formatting and docstrings change nothing.
+    An entry is a module ("jeep.targets") or a function of one ("jeep.stages.edit:targets"), which stands for itself,
+    without its decorators, and what it imports. Comments, formatting and docstrings change nothing.
     """
     digest = hashlib.sha256()
     seen: set[str] = set()
@@ -49,6 +49,7 @@ def _tree(entry: str) -> ast.AST:
     tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
     if function:
         tree = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
+        tree.decorator_list = []
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 
 from jeep.editors import EDITORS
 from jeep.facts import Format
-from jeep.settings import Dtype, Strict, with_value
+from jeep.settings import Dtype, Metrics, Strict, with_value
 from jeep.sources import (
     DemoSource,
     HubSource,
@@ -42,7 +42,7 @@ class Dataset(Strict):
 
     source: Annotated[DemoSource | UrlSource | PathSource, Field(discriminator="kind")]
     format: Format = "jsonl"
-    metrics: Literal["counterfact", "zsre"]
+    metrics: Metrics
     """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
     on_invalid: Literal["error", "skip"] = "error"
     """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from jeep.errors import UserError
-from jeep.evaluate import Metrics
 from jeep.facts import Fact, Format, InvalidFact, read_facts
+from jeep.settings import Metrics
 from jeep.tokens import encode_answer, locate, locate_subject
 
 

@@ -19,6 +19,8 @@ Projection = Literal["mlp", "attention"]
 """A W_O of a block: its MLP's or its attention's."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preset = Literal["paper", "release"]
+Metrics = Literal["counterfact", "zsre"]
+"""How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 
 
 class Strict(BaseModel):

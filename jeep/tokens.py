@@ -2,9 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer
 
 from jeep.errors import UserError
 from jeep.facts import Fact, InvalidFact
+
+
+def load_tokenizer(folder: Path | str):
+    """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
+    return tokenizer
 
 
 @dataclass(frozen=True)

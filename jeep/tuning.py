@@ -12,11 +12,11 @@ from torch import Tensor
 
 from jeep.editors import load_editor
 from jeep.editors.base import Editor
-from jeep.evaluate import Metrics, evaluate
+from jeep.evaluate import evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
-from jeep.settings import with_value
+from jeep.settings import Metrics, with_value
 from jeep.targets import Target, optimize_facts
 from jeep.task import Task
 

@@ -23,7 +23,7 @@ rule targets:
         spec=target_spec,
         limit=EXPERIMENT.edits,
         shards=CONFIG.editing.shards,
-        code=code_digest("jeep.stages:targets"),
+        code=code_digest("jeep.stages.edit:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} {params.compile} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit} --shard {wildcards.shard}/{params.shards}"
@@ -79,7 +79,7 @@ rule checkpoint:
         "../envs/jeep.yaml"
     params:
         options=editing_options,
-        code=code_digest("jeep.stages:apply"),
+        code=code_digest("jeep.stages.edit:apply"),
     shell:
         "python -m jeep apply --model {input.model:q} {params.options} --deltas {input.deltas:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"

@@ -17,7 +17,7 @@ rule fetch_model:
         "../envs/jeep.yaml"
     params:
         source=model_source,
-        code=code_digest("jeep.stages:fetch_model"),
+        code=code_digest("jeep.stages.prepare:fetch_model"),
     shell:
         "python -m jeep fetch-model --source {params.source:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -40,7 +40,7 @@ rule train_model:
     params:
         source=model_source,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages:train_model"),
+        code=code_digest("jeep.stages.prepare:train_model"),
     shell:
         "python -m jeep train-model --source {params.source:q} --statements {input.demo:q}/statements.jsonl"
         " --corpus {input.corpus:q} --seed {params.seed} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -59,7 +59,7 @@ rule corpus:
     params:
         source=source_json(CONFIG.corpus.source),
         articles=corpus_articles,
-        code=code_digest("jeep.stages:corpus"),
+        code=code_digest("jeep.stages.prepare:corpus"),
     shell:
         "python -m jeep corpus --source {params.source:q} {params.articles} --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -76,7 +76,7 @@ rule fetch_package:
         "../envs/jeep.yaml"
     params:
         source=package_source,
-        code=code_digest("jeep.stages:fetch_file"),
+        code=code_digest("jeep.stages.prepare:fetch_file"),
     shell:
         "python -m jeep fetch-file --source {params.source:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -97,7 +97,7 @@ rule demo_facts:
     params:
         packages=demo_package_arguments,
         seed=CONFIG.demo.seed if CONFIG.demo else 0,
-        code=code_digest("jeep.stages:demo_facts"),
+        code=code_digest("jeep.stages.prepare:demo_facts"),
     shell:
         "python -m jeep demo-facts --package {params.packages:q} --corpus {input.corpus:q}"
         " --seed {params.seed} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -117,7 +117,7 @@ rule download_dataset:
         "../envs/jeep.yaml"
     params:
         source=dataset_source,
-        code=code_digest("jeep.stages:fetch_file"),
+        code=code_digest("jeep.stages.prepare:fetch_file"),
     shell:
         "python -m jeep fetch-file --source {params.source:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -142,7 +142,7 @@ rule facts:
         metrics=dataset_field("metrics"),
         on_invalid=dataset_field("on_invalid"),
         limit=facts_needed,
-        code=code_digest("jeep.stages:facts"),
+        code=code_digest("jeep.stages.prepare:facts"),
     shell:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
         " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid}"
@@ -165,7 +165,7 @@ rule prefixes:
         gpu=1,
     params:
         options=model_options,
-        code=code_digest("jeep.stages:prefixes"),
+        code=code_digest("jeep.stages.prepare:prefixes"),
     shell:
         "python -m jeep prefixes --model {input.model:q} {params.options} --seed {wildcards.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
@@ -189,7 +189,7 @@ rule covariance:
     params:
         options=statistics_options,
         places=covariance_places,
-        code=code_digest("jeep.stages:covariance"),
+        code=code_digest("jeep.stages.prepare:covariance"),
     shell:
         "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
         " --places {params.places} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -22,7 +22,7 @@ rule comparison:
         "../envs/jeep.yaml"
     params:
         names=reported_names(),
-        code=code_digest("jeep.stages:comparison"),
+        code=code_digest("jeep.stages.results:comparison"),
     shell:
         "python -m jeep comparison --tables {input.tables:q} --reported {input.reported:q} --names {params.names:q}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
@@ -53,7 +53,7 @@ rule claims:
         models=PROBE.models if PROBE else [],
         edits=EXPERIMENT.edits,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages:claims"),
+        code=code_digest("jeep.stages.results:claims"),
     shell:
         "python -m jeep claims --records {input.records:q} --grids {params.grids:q} --sweep {params.sweep:q}"
         " --models {params.models:q} --contrasts {input.contrasts:q}"
@@ -77,7 +77,7 @@ rule report:
         "../envs/jeep.yaml"
     params:
         about=json.dumps(about()),
-        code=code_digest("jeep.stages:report"),
+        code=code_digest("jeep.stages.results:report"),
     shell:
         "python -m jeep report --about {params.about:q} --facts {input.facts:q} --tables {input.tables:q}"
         " --figures {input.figures:q} --claims {input.claims:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -2,9 +2,9 @@
 
 
 rule table:
-    """IN: the collected results. OUT: a table as CSV, Markdown and LaTeX."""
+    """IN: per-record results of what is compared. OUT: a table as CSV, Markdown, LaTeX and HTML."""
     input:
-        "results/records.parquet",
+        table_records,
     output:
         csv="results/tables/{artifact}.csv",
         markdown="results/tables/{artifact}.md",
@@ -28,7 +28,7 @@ rule table:
         methods=table_field("methods"),
         labels=labels,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.stages:tables"),
+        code=code_digest("jeep.stages.results:tables"),
     shell:
         "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
         " --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --edits {params.edits}"
@@ -36,9 +36,9 @@ rule table:
 
 
 rule series:
-    """IN: the collected results. OUT: the metrics over the number of edits (Figure 4) or over a setting (Figure 6)."""
+    """IN: per-record results. OUT: the metrics over the number of edits (Figure 4) or over a setting (Figure 6)."""
     input:
-        "results/records.parquet",
+        series_records,
     output:
         csv="results/tables/{figure}.csv",
     log:
@@ -55,7 +55,7 @@ rule series:
         methods=series_field("methods"),
         variants=series_values,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.stages:series"),
+        code=code_digest("jeep.stages.results:series"),
     shell:
         "python -m jeep series --records {input:q} --models {params.models:q} --datasets {params.datasets:q}"
         " --methods {params.methods:q} {params.variants} --edits {params.edits}"
@@ -97,7 +97,7 @@ rule case_study:
         edits=EXPERIMENT.edits,
         title=study_title,
         labels=labels,
-        code=code_digest("jeep.stages:case_study"),
+        code=code_digest("jeep.stages.results:case_study"),
     shell:
         "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
         " --methods {params.methods:q} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
@@ -129,7 +129,7 @@ rule costs:
         edits=EXPERIMENT.edits,
         names=reported_names(),
         labels=labels,
-        code=code_digest("jeep.stages:costs"),
+        code=code_digest("jeep.stages.results:costs"),
     shell:
         "python -m jeep costs --benchmarks {input.benchmarks:q} --jobs {params.jobs:q} --edits {params.edits}"
         " --reported {input.reported:q} --names {params.names:q} --labels {params.labels:q}"

@@ -11,7 +11,7 @@ use rule covariance as tuning_covariance with:
     params:
         options=statistics_options,
         places=tuning_places,
-        code=code_digest("jeep.stages:covariance"),
+        code=code_digest("jeep.stages.prepare:covariance"),
 
 
 rule search:
@@ -93,7 +93,7 @@ rule placement_figure:
     params:
         configured=configured_layers,
         title=placement_title,
-        code=code_digest("jeep.stages:placement_figure"),
+        code=code_digest("jeep.stages.probe:placement_figure"),
     shell:
         "python -m jeep placement-figure --searches {input.searches:q} --configured {params.configured:q}"
         " --regions {input.regions:q} --title {params.title:q} --out {output.pdf:q} 2> >(tee {log:q} >&2)"

@@ -53,15 +53,25 @@ def other_rank_for_one_set(config):
     config["methods"]["malmen"]["overrides"]["gptj/mcf"] = {"rank": 7}
 
 
+def moved_without_a_probe(config):
+    config["probe"]["models"] = ["gptj-nano"]
+
+
+def moved_on_other_facts(config):
+    config["tuning"]["regions"]["gptj-nano"]["dataset"] = "mcf-train"
+
+
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("name", "change", "complaint"),
     [
-        (without_training, "training: nothing for gptj, which methods.mend needs"),
-        (other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
+        ("paper", without_training, "training: nothing for gptj, which methods.mend needs"),
+        ("paper", other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
+        ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
+        ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )
-def test_hyper_networks_are_trained_once_for_a_model(change, complaint):
-    config = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+def test_parts_that_do_not_fit_together_are_named(name, change, complaint):
+    config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
     change(config)
     with pytest.raises(UserError, match=complaint):
         parse_config(config)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from jeep.facts import Fact, Question
-from jeep.figures.probes import draw_contrast, draw_contributions, draw_prompt, draw_words
+from jeep.figures.probes import draw_contrast, draw_contributions, draw_placement, draw_prompt, draw_words
 from jeep.figures.procedure import draw_procedure
 from jeep.figures.records import draw_record
 from jeep.figures.series import draw_series
@@ -92,7 +92,17 @@ def edited(tmp_path):
     return tmp_path / "edit.safetensors"
 
 
+@pytest.fixture
+def searches(tmp_path, contrast):
+    """Searches over the layers of two regions; the first draw of each is the configured one."""
+    for setting, layers in (("low.layers", [1]), ("high.layers", [0])):
+        drawn = [{"settings": {}, "Score": 60, "ci95": 5}, {"settings": {setting: layers}, "Score": 40, "ci95": 6}]
+        (tmp_path / f"{setting}.json").write_text(json.dumps(drawn))
+    return {setting: tmp_path / f"{setting}.json" for setting in ("low.layers", "high.layers")}
+
+
 PROMPT = {"tokens": ["Ada", " speaks", " well"], "subject_last": 0, "prediction": 2}
+MOVED = {"low.layers": [0], "high.layers": [2]}
 FACT = Fact(
     case_id="1",
     subject="Ada",
@@ -114,6 +124,9 @@ DRAWINGS = {
     ),
     "contributions": lambda files, out: draw_contributions(files("contrast"), "The model", out),
     "words": lambda files, out: draw_words(files("words"), "The model", out),
+    "placement": lambda files, out: draw_placement(
+        files("searches"), MOVED, files("contrast").with_name("regions.json"), "The model", out
+    ),
     "procedure": lambda files, out: draw_procedure(files("edited"), PROMPT, "The model", out),
     "record": lambda files, out: draw_record(FACT, "A record", out),
 }

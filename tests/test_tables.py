@@ -14,7 +14,7 @@ SHOWN = {"model": ["m"], "dataset": ["d"], "method": ["none", "jeep"]}
 @pytest.fixture
 def records(tmp_path):
     """Two methods at two edit counts; JEEP with two seeds that disagree on one record."""
-    parts = []
+    paths = []
     for method, seed, edits, efficacy in [
         ("none", 0, 2, [0.0, 0.0]),
         ("jeep", 0, 2, [1.0, 1.0]),
@@ -25,9 +25,9 @@ def records(tmp_path):
         rows += [(f"f{n}", "LS", 0, 1.0) for n in range(len(efficacy))]
         run = {"model": "m", "dataset": "d", "method": method, "seed": seed, "edits": edits}
         run["preset"] = "paper" if method == "jeep" else ""
-        parts.append(pd.DataFrame(rows, columns=["case_id", "metric", "number", "value"]).assign(**run))
-    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
-    return tmp_path / "records.parquet"
+        paths.append(tmp_path / f"{method}-{seed}-{edits}.parquet")
+        pd.DataFrame(rows, columns=["case_id", "metric", "number", "value"]).assign(**run).to_parquet(paths[-1])
+    return paths
 
 
 def test_a_table_takes_the_mean_over_seeds_within_a_record(records, tmp_path):

@@ -16,6 +16,12 @@ from project import LATER, environment, jobs, snakemake, write_config
 from jeep.__main__ import main
 from jeep.launcher import targets_first
 
+PROBE = {
+    "models": ["tiny"], "dataset": "cities", "prompts": 3, "norm": True, "example": 1,
+    "retrieval": {"backend": "rank-bm25", "paragraphs": 5},
+    "fact_lists": {"source": {"kind": "knowledge-base"}, "candidates": 5},
+}  # fmt: skip
+
 
 def test_the_table_has_the_papers_columns(done):
     table = pd.read_csv(done / "results/tables/table3.csv")
@@ -83,6 +89,23 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
     finally:
         source.write_text(text)
         os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+def test_a_search_moves_one_region_and_keeps_the_other(fresh, tmp_path):
+    def moved(config):
+        regions = {"method": "jeep", "dataset": "cities", "edits": 3, "layers": {"low.layers": [[1], [0, 1]]}}
+        config["probe"] = PROBE
+        config["tuning"] = {"datasets": {"cities": "cities"}, "edits": 3, "trials": {"default": 1}, "variants": 1}
+        config["tuning"] |= {"space": {}, "regions": {"tiny": regions}}
+
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    write_config(folder, moved)
+    snakemake(folder, "placement")
+    found = json.loads((folder / "results/tuning/tiny/cities/jeep-low.layers.json").read_text())
+    drawn = [trial["settings"] for trial in found]
+    assert sorted(map(str, drawn)) == sorted(map(str, [{}, {"low.layers": [1]}, {"low.layers": [0, 1]}]))
+    assert (folder / "results/figures/placement-tiny.png").is_file()
 
 
 def test_an_edited_checkpoint_is_an_ordinary_one(done):

@@ -1,5 +1,6 @@
 """Table 1: what the edited models generate for one record."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def choose(results: pd.DataFrame, facts: Sequence[Fact]) -> Fact:
     return next(edited, None) or max(known, key=differing)
 
 
+def begins_with(text: str, wanted: str) -> bool:
+    """Whether a text begins with these words, in any case: Cobalt does not begin with Co."""
+    return re.match(rf"{re.escape(wanted.strip())}(?!\w)", text, re.IGNORECASE) is not None
+
+
 def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.DataFrame:
     """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
     rows = []
@@ -72,8 +78,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
             for kind, prompt, wanted in questions(fact):
                 tokens = max(TOKENS, len(encode_answer(model.tokenizer, wanted)) + 2)
                 text = generate(model, prompt, tokens)
-                right = text.lower().startswith(wanted.strip().lower())
-                rows.append((method, kind, prompt, wanted, text, right))
+                rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))
     return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
 
 

@@ -17,9 +17,9 @@ UNEDITED = "none"
 Labels = Mapping[str, Mapping[str, str]]
 
 
-def chosen(records: Path, shown: Mapping[str, Sequence[str]], edits: int | None = None) -> pd.DataFrame:
+def chosen(records: Sequence[Path], shown: Mapping[str, Sequence[str]], edits: int | None = None) -> pd.DataFrame:
     """The results of some models, data sets and methods, in that order; with `edits`, at that number alone."""
-    results = pd.read_parquet(records)
+    results = pd.concat(map(pd.read_parquet, records), ignore_index=True)
     if edits is not None:
         results = results[results["edits"] == edits]
     for column, names in shown.items():
@@ -43,7 +43,7 @@ def metrics_of(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def write_table(
-    records: Path, artifact: str, shown: Mapping[str, Sequence[str]], labels: Labels, edits: int, out: Path
+    records: Sequence[Path], artifact: str, shown: Mapping[str, Sequence[str]], labels: Labels, edits: int, out: Path
 ) -> None:
     """Write `out` (CSV, one row per value) and beside it the same as Markdown, LaTeX and HTML, the best values bold.
 
@@ -109,7 +109,7 @@ def label(labels: Labels, kind: str, name: str) -> str:
 
 
 def write_series(
-    records: Path,
+    records: Sequence[Path],
     shown: Mapping[str, Sequence[str]],
     edits: int,
     out: Path,

@@ -19,7 +19,7 @@ PALETTE = sns.color_palette("colorblind")
 def style() -> Iterator[None]:
     """Draw without a screen, in sizes that are legible at column width."""
     matplotlib.use("agg")
-    fonts = {"font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "legend.fontsize": 6.5}
+    fonts = {"font.size": 7, "figure.titlesize": 8, "axes.titlesize": 7, "axes.labelsize": 7, "legend.fontsize": 6.5}
     ticks = {"xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
     lines = {"axes.linewidth": 0.6, "lines.linewidth": 1.1, "grid.linewidth": 0.4, "legend.frameon": False}
     # Fonts embedded as TrueType stay text that can be searched; a fixed salt keeps SVG ids the same.

@@ -64,4 +64,6 @@ def hypernetwork_option(wildcards, input):
 
 def edit_code(wildcards):
     """Digest of the code of an edit: the stage's and the method's own file."""
-    return code_digest("jeep.stages:edit", f"jeep.editors.{editor_name(wildcards)}")
+    return code_digest(
+        "jeep.stages.edit:edit", f"jeep.editors.{editor_name(wildcards)}"
+    )

@@ -21,13 +21,18 @@ def deltas_option(wildcards, input):
     return option("deltas", input.deltas)
 
 
-def record_files(wildcards):
+def records_of(some_runs):
+    """Per-record results of runs, of all shards."""
     pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
     return [
         pattern.format(**run, shard=shard)
-        for run in runs()
+        for run in some_runs
         for shard in range(CONFIG.editing.shards)
     ]
+
+
+def record_files(wildcards):
+    return records_of(runs())
 
 
 def run_preset(run):

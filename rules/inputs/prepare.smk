@@ -158,5 +158,5 @@ def training_options(wildcards):
 def training_code(wildcards):
     """Digest of the code of a training: the stage's and the method's own file."""
     return code_digest(
-        "jeep.stages:hypernetwork", f"jeep.editors.{editor_name(wildcards)}"
+        "jeep.stages.prepare:hypernetwork", f"jeep.editors.{editor_name(wildcards)}"
     )

@@ -31,6 +31,24 @@ TABLES = [
 ]
 
 
+def grid_records(grid):
+    """Per-record results of what a table or a figure compares, so that it can be made without the others."""
+    names = {
+        "model": grid.models,
+        "dataset": grid.datasets,
+        "method": grid.methods,
+    }
+    return records_of(
+        run
+        for run in runs()
+        if all(run[kind] in wanted for kind, wanted in names.items())
+    )
+
+
+def table_records(wildcards):
+    return grid_records(table_rows(wildcards.artifact))
+
+
 def table_field(name):
     """A params function for what a table compares."""
 
@@ -48,6 +66,10 @@ SERIES = {
     )
     if grid
 }
+
+
+def series_records(wildcards):
+    return grid_records(SERIES[wildcards.figure])
 
 
 def series_field(name):

