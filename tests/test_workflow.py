@@ -91,21 +91,22 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
         os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
-def test_a_search_moves_one_region_and_keeps_the_other(fresh, tmp_path):
+def test_a_search_moves_one_region_and_keeps_the_other(done):
     def moved(config):
         regions = {"method": "jeep", "dataset": "cities", "edits": 3, "layers": {"low.layers": [[1], [0, 1]]}}
         config["probe"] = PROBE
         config["tuning"] = {"datasets": {"cities": "cities"}, "edits": 3, "trials": {"default": 1}, "variants": 1}
         config["tuning"] |= {"space": {}, "regions": {"tiny": regions}}
 
-    folder = tmp_path / "project"
-    shutil.copytree(fresh, folder)
-    write_config(folder, moved)
-    snakemake(folder, "placement")
-    found = json.loads((folder / "results/tuning/tiny/cities/jeep-low.layers.json").read_text())
+    try:
+        write_config(done, moved)
+        snakemake(done, "placement")
+    finally:
+        write_config(done)
+    found = json.loads((done / "results/tuning/tiny/cities/jeep-low.layers.json").read_text())
     drawn = [trial["settings"] for trial in found]
     assert sorted(map(str, drawn)) == sorted(map(str, [{}, {"low.layers": [1]}, {"low.layers": [0, 1]}]))
-    assert (folder / "results/figures/placement-tiny.png").is_file()
+    assert (done / "results/figures/placement-tiny.png").is_file()
 
 
 def test_an_edited_checkpoint_is_an_ordinary_one(done):
