@@ -5,7 +5,7 @@ This module imports no torch: the DAG is built from it.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
@@ -29,6 +29,7 @@ from jeep.schema import (
 )
 from jeep.settings import Strict
 
+Entry = TypeVar("Entry")
 UNEDITED = "none"
 """The method that edits nothing: the model as it is."""
 
@@ -80,6 +81,9 @@ class Config(Strict):
         self._check_names("tuning", "datasets", [*tuning.datasets, *tuning.datasets.values()])
         self._check_names("tuning.space", "models", list(tuning.space))
         self._check_names("tuning.space", "methods", [name for space in tuning.space.values() for name in space])
+        for model in tuning.space:
+            if {model, "default"}.isdisjoint(tuning.trials):
+                raise ValueError(f"tuning.trials: nothing for {model}, whose settings are searched")
         for model, search in tuning.regions.items():
             if search.dataset not in tuning.datasets:
                 raise ValueError(f"tuning.regions names {search.dataset!r}, which tuning.datasets does not define")
@@ -149,15 +153,19 @@ class Config(Strict):
 
     def training_of(self, model: str) -> Training:
         """What a model's hyper-networks are trained on."""
-        return self.training.get(model) or self.training["default"]
+        return _by_model(self.training, model)
 
     def trials_of(self, model: str) -> int:
         """Draws of a search on a model."""
-        return self.tuning.trials.get(model) or self.tuning.trials["default"]
+        return _by_model(self.tuning.trials, model)
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""
-        return self.statistics.get(model) or self.statistics["default"]
+        return _by_model(self.statistics, model)
+
+
+def _by_model(entries: Mapping[str, Entry], model: str) -> Entry:
+    return entries.get(model) or entries["default"]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_what_always_wins_is_supported_and_what_is_equal_is_not(tmp_path):
     grid = {"model": ["m"], "dataset": ["d", "no-locality"], "method": ["none", "memit", "pmet", "jeep"]}
     sweep = {"low": 0.1, "high": 1.0}
     grids = {"main": grid, "sweep": grid | {"method": list(sweep)}}
-    write_claims(tmp_path / "records.parquet", 40, grids, sweep, {}, 0, tmp_path / "claims.csv")
+    write_claims([tmp_path / "records.parquet"], 40, grids, sweep, {}, 0, tmp_path / "claims.csv")
     table = pd.read_csv(tmp_path / "claims.csv").set_index("other")
     assert table.verdict["memit"] == "supported"
     assert table.verdict["pmet"] == "undecided"
@@ -156,7 +156,7 @@ def test_stages_are_read_from_each_half_of_the_layers(tmp_path):
     pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "contrast.parquet")
     records_of("none", [1, 1]).to_parquet(tmp_path / "records.parquet")
     write_claims(
-        tmp_path / "records.parquet", 2, {}, {}, {"m": tmp_path / "contrast.parquet"}, 0, tmp_path / "claims.csv"
+        [tmp_path / "records.parquet"], 2, {}, {}, {"m": tmp_path / "contrast.parquet"}, 0, tmp_path / "claims.csv"
     )
     table = pd.read_csv(tmp_path / "claims.csv")
     assert list(table.value) == [1, 0]

@@ -57,6 +57,10 @@ def moved_without_a_probe(config):
     config["probe"]["models"] = ["gptj-nano"]
 
 
+def searched_without_trials(config):
+    config["tuning"]["trials"] = {"gptj-nano": 2}
+
+
 def moved_on_other_facts(config):
     config["tuning"]["regions"]["gptj-nano"]["dataset"] = "mcf-train"
 
@@ -67,6 +71,7 @@ def moved_on_other_facts(config):
         ("paper", without_training, "training: nothing for gptj, which methods.mend needs"),
         ("paper", other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
+        ("config", searched_without_trials, "tuning.trials: nothing for smollm2-135m, whose settings are searched"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )

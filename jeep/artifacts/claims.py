@@ -117,7 +117,7 @@ def _stages(contrast: Path, model: str) -> list[dict]:
 
 
 def write_claims(
-    records: Path,
+    records: Sequence[Path],
     edits: int,
     grids: Mapping[str, Mapping[str, Sequence[str]]],
     sweep: Mapping[str, float],
@@ -133,16 +133,16 @@ def write_claims(
     rows: list[dict] = []
     if "main" in grids:
         others = [("jeep", name) for name in grids["main"]["method"] if name not in ("jeep", "none")]
-        results = chosen([records], grids["main"], edits)
+        results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
     if "ablations" in grids:
-        results = chosen([records], grids["ablations"], edits)
+        results = chosen(records, grids["ablations"], edits)
         others = [("jeep", name) for name in grids["ablations"]["method"] if name != "jeep"]
         rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, seed)
         low_high = [("wo_high_delta_and_step3", "wo_low_delta_and_step2"), ("wo_step3", "wo_step2")]
         rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, seed)
     if "sweep" in grids:
-        rows += _sweep(chosen([records], grids["sweep"], edits), sweep, seed)
+        rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
     for model, contrast in probes.items():
         rows += _stages(contrast, model)
     table = pd.DataFrame(rows, columns=COLUMNS).round({"value": 2, "low": 2, "high": 2})

@@ -59,10 +59,12 @@ def add_command(commands: Any, function: Stage) -> None:
 
 OUT = {"help": "where the result goes"}
 SOURCE = {"type": json.loads, "help": "the source, as JSON (the form of config/README.md)"}
+CORPUS = {"help": "corpus as JSON lines"}
 SEED = {"type": int, "default": 0, "help": "seed of every draw"}
 FACTS = {"help": "facts, as the stage `facts` wrote them"}
 LIMIT = {"type": int, "default": None, "help": "take the first N facts of each file (default: all)"}
 EDITS = {"type": int, "default": None, "help": "take the first N facts (default: all)"}
+COUNT = {"type": int, "help": "number of edits"}
 METRICS = {"type": str, "choices": ("counterfact", "zsre"), "help": "how an edit is measured"}
 SHARD = {"type": shard, "default": (0, 1), "help": "I/N: every Nth fact, from the Ith on (default: all)"}
 PREFIXES = {"help": "prefixes, as the stage `prefixes` wrote them"}
@@ -71,7 +73,6 @@ SETTINGS = {"type": json.loads, "help": "the editor's settings, as JSON"}
 EDITOR = {"type": str, "help": "name of the editor"}
 FIGURE = {"help": "the PDF file; a PNG is put beside it"}
 RECORDS = {"nargs": "+", "help": "per-record results, as `evaluate` or `collect` wrote them"}
-TABLE = {"help": "results of the stage `collect`"}
 METHODS = {"type": str, "nargs": "+", "help": "methods in the table, in this order"}
 MODELS = {"type": str, "nargs": "+", "help": "models that are shown"}
 DATASETS = {"type": str, "nargs": "+", "help": "data sets that are shown"}

@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from jeep.stages.options import EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, stage
+from jeep.stages.options import CORPUS, EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, stage
 
 
 @stage(source=SOURCE, out=OUT)
@@ -32,7 +32,7 @@ def fetch_file(args: argparse.Namespace) -> None:
 @stage(
     source=SOURCE,
     statements={"help": "statements.jsonl of demo-facts"},
-    corpus={"help": "corpus as JSON lines"},
+    corpus=CORPUS,
     seed=SEED,
     out=OUT,
 )
@@ -60,7 +60,7 @@ def corpus(args: argparse.Namespace) -> None:
 
 @stage(
     package={"type": str, "nargs": "+", "help": "NAME=PATH of each data package's wheel"},
-    corpus={"help": "corpus as JSON lines"},
+    corpus=CORPUS,
     seed=SEED,
     out=OUT,
 )
@@ -113,7 +113,7 @@ def prefixes(args: argparse.Namespace) -> None:
 
 @stage(
     checkpoint=True,
-    corpus={"help": "corpus as JSON lines"},
+    corpus=CORPUS,
     places={"type": place, "nargs": "+", "help": "every W_O, by layer and place, such as 9.mlp 20.attention"},
     tokens={"type": int, "default": None, "help": "number of tokens (default: the whole corpus)"},
     length={"type": int, "default": 256, "help": "longest sequence"},

@@ -9,7 +9,7 @@ import json
 import logging
 from pathlib import Path
 
-from jeep.stages.options import BACKEND, FACTS, FIGURE, LIMIT, NORM, OUT, SEED, SOURCE, TITLE, stage
+from jeep.stages.options import BACKEND, CORPUS, FACTS, FIGURE, LIMIT, NORM, OUT, SEED, SOURCE, TITLE, stage
 
 
 @stage(checkpoint=True, facts=FACTS, limit=LIMIT, norm=NORM, out=OUT)
@@ -68,7 +68,7 @@ def regions(args: argparse.Namespace) -> None:
     write_json(args.out, proposed | {"edited": args.edited})
 
 
-@stage(corpus={"help": "corpus as JSON lines"}, backend=BACKEND, out=OUT)
+@stage(corpus=CORPUS, backend=BACKEND, out=OUT)
 def search_index(args: argparse.Namespace) -> None:
     """Make a search index of the corpus's paragraphs."""
     from jeep.probes.retrieval import build_index

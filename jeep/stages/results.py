@@ -9,6 +9,7 @@ import json
 
 from jeep.stages.options import (
     BENCHMARKS,
+    COUNT,
     CSV,
     DATASETS,
     FACTS,
@@ -20,7 +21,6 @@ from jeep.stages.options import (
     RECORDS,
     REPORTED,
     SEED,
-    TABLE,
     TITLE,
     stage,
 )
@@ -33,7 +33,7 @@ from jeep.stages.options import (
     datasets={"type": str, "nargs": "+", "help": "data sets in the table"},
     methods=METHODS,
     labels=LABELS,
-    edits={"type": int, "help": "number of edits"},
+    edits=COUNT,
     out={"help": "the CSV file; .md, .tex and .html are put beside it"},
 )
 def tables(args: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ def series_figure(args: argparse.Namespace) -> None:
     records={"nargs": "+", "help": "per-record results of every method"},
     methods={"type": str, "nargs": "+", "help": "these methods"},
     deltas={"nargs": "+", "help": "their edits"},
-    edits={"type": int, "help": "number of edits"},
+    edits=COUNT,
     case_id={"type": str, "default": None, "help": "record to show (default: by the rule)"},
     labels=LABELS,
     title={"type": str, "help": "model and data set"},
@@ -117,8 +117,8 @@ def comparison(args: argparse.Namespace) -> None:
 
 
 @stage(
-    records=TABLE,
-    edits={"type": int, "help": "number of edits"},
+    records=RECORDS,
+    edits=COUNT,
     grids={"type": json.loads, "help": "what tables 2-4 and Figure 6 compare, as JSON"},
     sweep={"type": json.loads, "default": {}, "help": "values of the sweep's methods, as JSON"},
     models={"type": str, "nargs": "*", "default": (), "help": "models that were probed"},
@@ -137,7 +137,7 @@ def claims(args: argparse.Namespace) -> None:
 @stage(
     benchmarks=BENCHMARKS,
     jobs={"type": json.loads, "help": "for each [data set, model, method, seed, kind], as JSON"},
-    edits={"type": int, "help": "number of edits"},
+    edits=COUNT,
     reported=REPORTED,
     names=NAMES,
     labels=LABELS,
