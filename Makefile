@@ -37,7 +37,7 @@ lint: $(VENV)/.installed
 
 # The prefixes of the small model, its facts and the corpus are the demo's; what is missing is made first.
 bench: $(VENV)/.installed
-	$(BIN)/snakemake --cores $(CORES) results/models/smollm2-135m results/prefixes/smollm2-135m/seed0.json results/demo
-	$(BIN)/python -m benchmarks --model results/models/smollm2-135m --prefixes results/prefixes/smollm2-135m/seed0.json \
+	$(BIN)/snakemake --cores $(CORES) results/models/smollm2-135m results/prefixes/smollm2-135m/seed0/5x10.json results/demo
+	$(BIN)/python -m benchmarks --model results/models/smollm2-135m --prefixes results/prefixes/smollm2-135m/seed0/5x10.json \
 		--counterfact results/demo/mcf-eval.jsonl --zsre results/demo/zsre-eval.jsonl \
 		--corpus results/corpus/wikipedia.jsonl --out benchmarks/results/latest.json --readme README.md

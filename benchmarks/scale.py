@@ -95,7 +95,7 @@ class Scale:
             for place in self.config.editor(method, self.name, dataset).covariances
         }
         entry = self.config.statistics_of(self.name)
-        tokens = entry.tokens or (self.config.corpus.articles or 0) * entry.length
+        tokens = entry.tokens or (entry.articles or 0) * (entry.length or self.model.positions)
         widths = [
             self.model.projection(*place).weight.numel() / self.model.network.config.hidden_size for place in places
         ]

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
-from transformers.models.gptj.modeling_gptj import GPTJAttention
 
-PACKED = "jeep_packed"
+PACKED, PACKED_PRECISE = "jeep_packed", "jeep_packed_precise"
 
 KeysValues = tuple[Float[Tensor, "n heads size"], Float[Tensor, "n heads size"]]
 
@@ -175,10 +174,11 @@ def _rows(packed: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "nh size"]:
 
 
 @torch.compiler.disable  # its shapes change with every batch
-def packed_attention(module, query, key, value, attention_mask: Packing, scaling=None, **_):
+def packed_attention(module, query, key, value, attention_mask: Packing, scaling=None, precise=False, **_):
     """Attention of a packed batch, in the form of transformers' attention interface.
 
-    Heads that share keys and values (grouped-query attention) become further queries of one head.
+    Heads that share keys and values (grouped-query attention) become further queries of one head. `precise`: in
+    float32 at least, whatever the model's precision.
     """
     packing, layer = attention_mask, module.layer_idx
     if packing.record is not None:
@@ -188,7 +188,11 @@ def packed_attention(module, query, key, value, attention_mask: Packing, scaling
     key, value = packing.behind_context(key, layer, 0), packing.behind_context(value, layer, 1)
     attend = _short_attention if packing.repeated else functional.scaled_dot_product_attention
     grouped = query.reshape(len(query), shared, -1, query.shape[3])
-    output = attend(grouped, key, value, packing.mask(heads // shared), scale=scaling)
+    states, mask = [grouped, key, value], packing.mask(heads // shared)
+    if precise:
+        wide = torch.promote_types(query.dtype, torch.float32)
+        states, mask = [each.to(wide) for each in states], mask.to(wide)
+    output = attend(*states, mask, scale=scaling).to(query.dtype)
     return packing.gather(output.reshape(query.shape)), None
 
 
@@ -200,20 +204,9 @@ def _short_attention(query, key, value, mask, scale):
 
 
 AttentionInterface.register(PACKED, packed_attention)
+AttentionInterface.register(PACKED_PRECISE, partial(packed_attention, precise=True))
 
 
-def use_packed_attention(network) -> None:
-    """Make a model's blocks take a Packing in place of the attention mask.
-
-    GPT-J predates transformers' attention interface: its `_attn`, which has the same place in the block, is replaced.
-    """
-    network.config._attn_implementation = PACKED
-    for module in network.modules():
-        if isinstance(module, GPTJAttention):
-            module._attn = partial(_gptj_attention, module)
-
-
-def _gptj_attention(module, query, key, value, attention_mask=None):
-    """GPTJAttention._attn for a packed batch; its caller merges the heads of (1, heads, n, size)."""
-    output, _ = packed_attention(module, query, key, value, attention_mask, scaling=1 / module.scale_attn)
-    return output.transpose(1, 2), None
+def use_packed_attention(network, precise: bool) -> None:
+    """Make a model's blocks take a Packing in place of the attention mask; `precise`: scores in float32 at least."""
+    network.config._attn_implementation = PACKED_PRECISE if precise else PACKED

@@ -81,9 +81,6 @@ class Config(Strict):
         self._check_names("tuning", "datasets", [*tuning.datasets, *tuning.datasets.values()])
         self._check_names("tuning.space", "models", list(tuning.space))
         self._check_names("tuning.space", "methods", [name for space in tuning.space.values() for name in space])
-        for model in tuning.space:
-            if {model, "default"}.isdisjoint(tuning.trials):
-                raise ValueError(f"tuning.trials: nothing for {model}, whose settings are searched")
         for model, search in tuning.regions.items():
             if search.dataset not in tuning.datasets:
                 raise ValueError(f"tuning.regions names {search.dataset!r}, which tuning.datasets does not define")
@@ -155,9 +152,10 @@ class Config(Strict):
         """What a model's hyper-networks are trained on."""
         return _by_model(self.training, model)
 
-    def trials_of(self, model: str) -> int:
-        """Draws of a search on a model."""
-        return _by_model(self.tuning.trials, model)
+    def general_settings(self, method: str) -> dict[str, Any]:
+        """What a method's settings are before any override: where a search begins."""
+        entry = self.methods[method]
+        return merge(self.general_settings(entry.extends) if entry.extends else {}, entry.settings)
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""

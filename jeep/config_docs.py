@@ -37,6 +37,7 @@ _PARTS = (
     schema.Retrieval,
     schema.FactLists,
     schema.Tuning,
+    settings.Protocol,
     schema.RegionSearch,
 )
 _SOURCES = (

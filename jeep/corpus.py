@@ -1,5 +1,7 @@
 """Wikipedia text from an embedded package, the hub or a local file, as JSON lines of title, description and text."""
 
+import json
+import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -47,3 +49,18 @@ def texts(path: Path | str) -> Iterator[str]:
     """The articles' texts of a file that an earlier stage wrote."""
     for row in read_jsonl(path):
         yield row["text"]
+
+
+def sampled_texts(path: Path | str, articles: int | None, seed: int) -> Iterator[str]:
+    """The texts of `articles` articles of such a file (all where None), drawn without replacement, in random order.
+
+    A dump's order is by age or topic: its first articles are no sample of it. Only the lines' offsets are in memory.
+    """
+    starts, start = [], 0
+    with Path(path).open("rb") as file:
+        for line in file:
+            starts.append(start)
+            start += len(line)
+        for start in random.Random(seed).sample(starts, min(articles or len(starts), len(starts))):
+            file.seek(start)
+            yield json.loads(file.readline())["text"]

@@ -51,7 +51,11 @@ class Normalizer(nn.Module):
 
 
 class Block(nn.Module):
-    """y + scale ⊙ relu(B relu(A y) + b) + shift, with a scale and a shift for each weight; at first the identity."""
+    """y + scale ⊙ max(B relu(A y) + b, 0) + shift, with a scale and a shift for each weight; at first the identity.
+
+    B starts at zero, so the outer bound must let a gradient through at 0: that of `clamp` is 1 there, that of `relu` 0,
+    with which B, b and the scale would stay where they start for ever.
+    """
 
     def __init__(self, size: int, rank: int, weights: int):
         super().__init__()
@@ -63,21 +67,24 @@ class Block(nn.Module):
         self.shift = nn.Parameter(torch.zeros(weights, size))
 
     def forward(self, rows: Float[Tensor, "t n"], weight: int) -> Float[Tensor, "t n"]:
-        change = functional.relu(self.up(functional.relu(self.down(rows))))
+        change = self.up(functional.relu(self.down(rows))).clamp(min=0)
         return rows + self.scale[weight] * change + self.shift[weight]
 
 
 class HyperNetwork(nn.Module):
     """Pseudo-keys and pseudo-gradients of tokens, for several weights of one shape; with what is learned for each."""
 
-    def __init__(self, d_in: int, d_out: int, weights: int, rank: int, blocks: int, learning_rate: float):
+    def __init__(
+        self, d_in: int, d_out: int, weights: int, rank: int, blocks: int, learning_rate: float, prior: bool = False
+    ):
+        """`prior`: the method solves a normal equation, with a λ̂ that is learned (MALMEN)."""
         super().__init__()
         self.sizes = (d_in, d_out)
         self.normalizer = Normalizer(d_in + d_out)
         self.blocks = nn.ModuleList(Block(d_in + d_out, rank, weights) for _ in range(blocks))
         self.learning_rate = nn.Parameter(torch.full((weights,), learning_rate))
         """What an update is multiplied by."""
-        self.log_prior = nn.Parameter(torch.zeros(weights))
+        self.log_prior = nn.Parameter(torch.zeros(weights)) if prior else None
         """λ̂ of MALMEN."""
 
     def forward(
@@ -96,7 +103,8 @@ class HyperNetwork(nn.Module):
         d_out = int(tensors["d_out"])
         size = len(tensors["normalizer.mean"])
         blocks = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-        network = cls(size - d_out, d_out, len(tensors["learning_rate"]), rank, blocks, 0.0)
+        weights, prior = len(tensors["learning_rate"]), "log_prior" in tensors
+        network = cls(size - d_out, d_out, weights, rank, blocks, 0.0, prior)
         network.load_state_dict({name: value for name, value in tensors.items() if name != "d_out"})
         return network.requires_grad_(False)
 

@@ -37,6 +37,8 @@ class Architecture:
     """Module that makes sines and cosines for all blocks; without it, blocks take position ids."""
     positions: str | None = None
     """Learned position embeddings, added to the token embeddings."""
+    precise_scores: bool = False
+    """Attention's scores are computed in float32 whatever the precision of the model: in float16 they overflow."""
 
 
 _LLAMA = Architecture(
@@ -63,6 +65,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention_out="attn.out_proj",
         parallel=True,
         rotary="transformer.rotary_emb",
+        precise_scores=True,
     ),
     "gpt2": Architecture(
         blocks="transformer.h",
@@ -111,12 +114,17 @@ class EditableModel:
         self.head = network.get_submodule(self.architecture.head)
         self._embedding = network.get_submodule(self.architecture.embedding)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
-        use_packed_attention(network)
+        use_packed_attention(network, self.architecture.precise_scores)
 
     @property
     def depth(self) -> int:
         """Number of blocks, D."""
         return len(self.blocks)
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sequence that the model was made for."""
+        return self.network.config.max_position_embeddings
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,7 @@
 """Random prefixes p_j of Eq. 8: short texts that the unedited model samples itself."""
 
+from collections.abc import Sequence
+
 import torch
 
 from jeep.models import EditableModel
@@ -11,15 +13,18 @@ BARE = "{}"
 
 
 @torch.no_grad()
-def sample_prefixes(model: EditableModel, seed: int, tokens: int = 10, top_k: int = 5) -> list[str]:
-    """The empty prefix, then for each opener a text of `tokens` sampled tokens, each with `{}` for the prompt.
+def sample_prefixes(
+    model: EditableModel, seed: int, kinds: Sequence[tuple[int, int]] = ((5, 10),), top_k: int = 5
+) -> list[str]:
+    """The empty prefix, then of each kind (texts, tokens) so many texts of so many sampled tokens, each with `{}`.
 
-    Every token is drawn from the model's `top_k` most probable ones. The same model and seed give the same texts.
+    The texts begin with the openers in turn. Every token is drawn from the model's `top_k` most probable ones. The
+    same model, seed and kinds give the same texts.
     """
     generator = torch.Generator().manual_seed(seed)
     prefixes = [BARE]
-    for opener in OPENERS:
-        ids = encode(model.tokenizer, opener)
+    for number, tokens in ((number, tokens) for texts, tokens in kinds for number in range(texts)):
+        ids = encode(model.tokenizer, OPENERS[number % len(OPENERS)])
         for _ in range(tokens):
             packing, states = model.pack([ids])
             states = model.run(states, packing, 0, model.depth - 1)

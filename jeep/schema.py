@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 
 from jeep.editors import EDITORS
 from jeep.facts import Format
-from jeep.settings import Dtype, Metrics, Strict, with_value
+from jeep.settings import Dtype, Metrics, Protocol, Strict, with_value
 from jeep.sources import (
     DemoSource,
     HubSource,
@@ -72,10 +72,12 @@ class Demo(Strict):
 class Statistics(Strict):
     """How E[k kᵀ] is estimated."""
 
+    articles: PositiveInt | None = None
+    """Number of articles, drawn at random from the corpus; all of them, in random order, where absent."""
     tokens: PositiveInt | None = None
-    """Number of corpus tokens; all where absent."""
-    length: PositiveInt
-    """Longest sequence; a longer article is cut."""
+    """Number of tokens to stop at; all of these articles' where absent."""
+    length: PositiveInt | None = None
+    """Longest sequence, a longer article being cut; as many tokens as the model has positions where absent."""
     dtype: Dtype | None = None
     """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
 
@@ -240,7 +242,8 @@ class RegionSearch(Strict):
 
     method: Name
     dataset: Name
-    edits: PositiveInt
+    facts: PositiveInt
+    """Of the development set; edited at once."""
     layers: Annotated[dict[str, list[list[int]]], Field(min_length=1)]
     """Layers tried for a region, by its setting, such as low.layers; all else stays as configured."""
 
@@ -250,12 +253,8 @@ class Tuning(Strict):
 
     datasets: dict[Name, Name]
     """Development data set for each data set of the experiment."""
-    edits: PositiveInt
-    trials: dict[Name, PositiveInt]
-    """Draws of the settings that target vectors depend on; by model, or `default`."""
-    variants: PositiveInt
-    """For each of them, draws of the other settings."""
+    protocol: Protocol
     space: dict[Name, dict[Name, dict[str, list[Any]]]]
-    """Values tried for each setting (a dotted path), by model and method."""
+    """Values tried for each setting (a dotted path), by model and method, beside the method's general `settings`."""
     regions: dict[Name, RegionSearch] = Field(default_factory=dict)
     """By model; made and drawn by the target `placement`."""

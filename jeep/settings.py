@@ -8,6 +8,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -19,6 +20,8 @@ Projection = Literal["mlp", "attention"]
 """A W_O of a block: its MLP's or its attention's."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preset = Literal["paper", "release"]
+PrefixKind = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
+"""So many texts of so many tokens, such as 5x10."""
 Metrics = Literal["counterfact", "zsre"]
 """How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 
@@ -127,6 +130,24 @@ class TargetSpec(Strict):
 
     sites: tuple[Site, ...]
     optimization: Optimization
+
+
+class Protocol(Strict):
+    """How settings are searched on development facts: the same for every method and model."""
+
+    facts: PositiveInt
+    """Edited at once in each trial; round two edits as many others."""
+    draws: PositiveInt
+    """Draws of the dear settings: those that target vectors depend on; all of a method without target vectors."""
+    variants: PositiveInt
+    """For each of them, draws of the other settings."""
+    finalists: NonNegativeInt
+    """The best settings of round one, tried again in round two; no second round where 0."""
+
+    @property
+    def rounds(self) -> int:
+        """How many sets of other facts a search edits."""
+        return 2 if self.finalists else 1
 
 
 def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from functools import cached_property
 from os.path import commonprefix
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from jeep.attention import Context, KeysValues
 from jeep.models import EditableModel
+from jeep.segments import rows_of_indices
 from jeep.tokens import Prompt
 
 
@@ -55,9 +56,3 @@ class Stems:
         """The stems as context of prompts, given the number of each."""
         tokens = [self.tokens(number) for number in numbers]
         return Context(rows_of_indices(tokens, self.model.device), layers) if any(tokens) else None
-
-
-def rows_of_indices(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b c"]:
-    """Token indices of different numbers as one (B, C) tensor, padded with -1."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row] + [-1] * (width - len(row)) for row in rows], dtype=torch.long, device=device)

@@ -17,8 +17,9 @@ from torch.nn import functional
 from jeep.attention import Context, KeysValues, Packing
 from jeep.hooks import record_output, shift_output
 from jeep.models import EditableModel
+from jeep.segments import Segments, rows_of_indices
 from jeep.settings import Position, Site
-from jeep.stems import Stems, rows_of_indices
+from jeep.stems import Stems
 from jeep.tokens import Prompt, Request
 
 
@@ -172,22 +173,22 @@ class Selection:
         def index(where: list[tuple[_Row, int]], position: Position) -> Tensor:
             return tensor([base + row.prompt.position(position) for row, base in where])
 
-        def requests(where: list[tuple[_Row, int]]) -> Tensor:
-            return tensor([row.request for row, _ in where])
+        def requests(where: list[tuple[_Row, int]]) -> Segments:
+            return Segments([row.request for row, _ in where], problem.count, device)
 
         touched = [[(row, base) for row, base in place if row.has(site)] for site in problem.sites]
         self.lookups = [
             (index(where, site.position), requests(where)) for where, site in zip(touched, problem.sites, strict=True)
         ]
         self.bare_index = [index([bare[a] for a in active], site.position) for site in problem.sites]
-        self.kl_index, self.kl_request = index(kept, "subject_last"), requests(kept)
+        self.kl_index, self.kl_request = index(kept, "subject_last"), tensor([row.request for row, _ in kept])
         self.answers = tensor([token for row, _ in asked for token in row.answer])
         self.answer_index = tensor(
             [base + row.prompt.prediction + step for row, base in asked for step in range(len(row.answer))]
         )
-        self.answer_row = tensor([number for number, (row, _) in enumerate(asked) for _ in row.answer])
-        self.row_length = tensor([len(row.answer) for row, _ in asked])
-        self.row_request = requests(asked)
+        rows_of_tokens = [number for number, (row, _) in enumerate(asked) for _ in row.answer]
+        self.answer_rows = Segments(rows_of_tokens, len(asked), device)
+        self.requests = requests(asked)
 
     def forward(self, deltas: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Final states with each δ in place, and the states at the lookup positions of the bare prompts before it."""
@@ -202,8 +203,8 @@ class Selection:
                 done = layer
             for number, site in here:
                 if not problem.inside(site):
-                    index, request = self.lookups[number]
-                    states = states.index_add(0, index, deltas[number][request].to(states.dtype))
+                    index, requests = self.lookups[number]
+                    states = states.index_add(0, index, requests.repeat(deltas[number]).to(states.dtype))
         return self.model.run(states, self.packing, done + 1, self.model.depth - 1), bare
 
     def _run_to(
@@ -217,8 +218,8 @@ class Selection:
                     module = self.model.projection(layer, site.place)
                     inner[number] = stack.enter_context(record_output(module))
                     if self.problem.inside(site):
-                        index, request = self.lookups[number]
-                        stack.enter_context(shift_output(module, index, deltas[number][request]))
+                        index, requests = self.lookups[number]
+                        stack.enter_context(shift_output(module, index, requests.repeat(deltas[number])))
             states = self.model.run(states, self.packing, done + 1, layer)
         return states, {number: inner[number][0] if number in inner else states for number, _ in here}
 
@@ -227,18 +228,11 @@ class Selection:
         logits = self.model.logits(states[torch.cat([self.answer_index, self.kl_index])])
         answers, kl = logits.split([len(self.answer_index), len(self.kl_index)])
         token_nll = functional.cross_entropy(answers, self.answers, reduction="none")
-        row_nll = token_nll.new_zeros(len(self.row_length)).index_add(0, self.answer_row, token_nll)
-        row_nll = row_nll / self.row_length
+        row_nll = self.answer_rows.mean(token_nll)
         wrong = (answers.argmax(-1) != self.answers).to(row_nll.dtype) if right else torch.zeros_like(token_nll)
-        errors = row_nll.new_zeros(self.problem.count).index_add(0, self.row_request[self.answer_row], wrong)
         return Reading(
-            self._per_request(row_nll),
-            self._per_request(torch.exp(-row_nll.detach())),
-            errors == 0,
+            self.requests.mean(row_nll),
+            self.requests.mean(torch.exp(-row_nll.detach())),
+            self.requests.sum(self.answer_rows.sum(wrong)) == 0,
             functional.log_softmax(kl, -1),
         )
-
-    def _per_request(self, rows: Tensor) -> Tensor:
-        total = rows.new_zeros(self.problem.count)
-        count = total.index_add(0, self.row_request, torch.ones_like(rows))
-        return total.index_add(0, self.row_request, rows) / count.clamp(min=1)

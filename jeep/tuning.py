@@ -1,10 +1,17 @@
-"""Search for the hyper-parameters of small models, on development facts, by Score."""
+"""Search for the hyper-parameters of small models, on development facts, by one protocol for every method.
+
+Round one edits the same facts with settings drawn from the method's space. Round two edits as many other facts with the
+best few settings of round one; the best there is chosen, and its Score is of facts that did not choose those few.
+"""
 
 import itertools
+import json
 import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,104 +19,213 @@ from torch import Tensor
 
 from jeep.editors import load_editor
 from jeep.editors.base import Editor
+from jeep.errors import UserError
 from jeep.evaluate import evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
-from jeep.settings import Metrics, with_value
+from jeep.progress import fingerprint
+from jeep.settings import Metrics, Protocol, with_value
+from jeep.storage import write_jsonl
 from jeep.targets import Target, optimize_facts
 from jeep.task import Task
 
+Settings = Mapping[str, Any]
+"""Nested settings of an editor, or one value for each dotted path of a space, such as low.clamp."""
 Space = Mapping[str, Sequence[Any]]
-"""Values to try by the dotted path of a setting, such as low.clamp."""
+"""Values to try by the dotted path of a setting."""
+Trial = dict[str, Any]
+"""round, draw, settings, Score (the mean over data sets), and the metrics of each data set under `sets`."""
 
 
-class Search:
-    """Edits the development facts with many settings; the model is back as it was after each."""
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """Facts that a search edits; the experiment edits others."""
 
-    def __init__(
-        self,
-        model: EditableModel,
-        facts: Sequence[Fact],
-        metrics: Metrics,
-        prefixes: Sequence[str],
-        covariance: dict,
-        token_budget: int,
-        training: Sequence[Fact] = (),
-    ):
-        self.model, self.facts, self.metrics, self.prefixes = model, facts, metrics, prefixes
-        self.covariance, self.token_budget, self.training = covariance, token_budget, training
+    name: str
+    facts: Sequence[Fact]
+    metrics: Metrics
 
-    def run(
-        self, name: str, settings: Mapping[str, Any], space: Space, trials: int, variants: int, seed: int
-    ) -> list[dict[str, Any]]:
-        """Score random settings: `trials` draws of those that are dear, `variants` of the rest each.
 
-        Dear are settings that target vectors depend on, and all those of a method that trains a hyper-network. Where
-        there are none, the others are drawn `trials` × `variants` times.
-        The settings that are given are the first draw. Returns all that was tried, the best Score first.
-        """
-        generator = random.Random(seed)
-        outer, inner = self._divide(name, settings, space)
-        results = []
-        for values in [{}, *self._draws(outer, trials - 1, generator)]:
-            drawn = self._apply(settings, values)
-            try:
-                editor = load_editor(name, drawn)
-            except ValidationError:  # a combination that the editor excludes, such as regions that overlap
-                continue
-            targets, network = self._targets(editor), self._network(editor, seed)
-            for others in [{}, *self._draws(inner, (variants if outer else trials * variants) - 1, generator)]:
-                chosen = {**values, **others}
-                result = {"settings": chosen} | self._score(
-                    load_editor(name, self._apply(drawn, others)), targets, network
-                )
-                logging.info("%s", result)
-                results.append(result)
-        return sorted(results, key=lambda result: -result["Score"])
+@dataclass
+class Bench:
+    """A model and all that editing it with any settings needs; the model is back as it was after each edit."""
 
-    def _divide(self, name: str, settings: Mapping[str, Any], space: Space) -> tuple[Space, Space]:
-        """The settings that are dear, and the others."""
-        if load_editor(name, settings).trained:
-            return space, {}
+    model: EditableModel
+    sets: Sequence[DevelopmentSet]
+    prefixes: Sequence[str]
+    covariance: Mapping
+    token_budget: int
+    training: Sequence[Fact] = ()
+    """What hyper-networks are trained on."""
+    networks: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Hyper-networks trained so far, by their editor's settings."""
 
-        def spec(values):
-            return load_editor(name, values).target_spec
+    @property
+    def content(self) -> tuple:
+        """What scores depend on beside the model and the settings."""
+        sums = sorted((place, float(matrix.double().sum())) for place, matrix in self.covariance.items())
+        return self.sets, tuple(self.prefixes), sums, self.training
 
-        base = spec(settings)
-        outer = {p: v for p, v in space.items() if any(spec(with_value(settings, p, x)) != base for x in v)}
-        return outer, {path: values for path, values in space.items() if path not in outer}
+    def prepare(
+        self, editor: Editor, rounds: Sequence[Sequence[Fact]], seed: int
+    ) -> tuple[list[list[Target]], Mapping[str, Tensor]]:
+        """What is dear: the target vectors of every set's facts, the hyper-network."""
+        spec, network = editor.target_spec, {}
+        if editor.trained:
+            key = editor.model_dump_json()
+            if key not in self.networks:
+                self.networks[key] = editor.train(self.model, self.training, seed, self.token_budget)[0]
+            network = self.networks[key]
+        if spec is None:
+            return [[] for _ in rounds], network
+        return [optimize_facts(self.model, facts, self.prefixes, spec, self.token_budget) for facts in rounds], network
 
-    @staticmethod
-    def _draws(space: Space, count: int, generator: random.Random) -> list[dict[str, Any]]:
-        """Distinct random points of a space."""
-        if not space:
-            return []
-        points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
-        return generator.sample(points, min(count, len(points)))
-
-    @staticmethod
-    def _apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        for path, value in values.items():
-            settings = with_value(settings, path, value)
-        return dict(settings)
-
-    def _targets(self, editor: Editor) -> list[Target]:
-        if editor.target_spec is None:
-            return []
-        return optimize_facts(self.model, self.facts, self.prefixes, editor.target_spec, self.token_budget)
-
-    def _network(self, editor: Editor, seed: int) -> Mapping[str, Tensor]:
-        return editor.train(self.model, self.training, seed, self.token_budget)[0] if editor.trained else {}
-
-    def _score(self, editor: Editor, targets: list[Target], network: Mapping[str, Tensor]) -> dict[str, float | None]:
-        """The metrics after the edit, and the half-width of Score."""
-        task = Task(self.facts, self.prefixes, self.token_budget, targets, self.covariance, network)
+    def score(
+        self, editor: Editor, facts: Sequence[Fact], metrics: Metrics, targets: Sequence[Target], network: Mapping
+    ) -> dict[str, float | None]:
+        """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written."""
+        if targets:
+            usable = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
+            written, targets = zip(*usable, strict=True)
+        else:
+            written = facts
+        task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
         deltas = editor.edit(self.model, task)
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
-            summary = summarize(evaluate(self.model, self.facts, self.metrics, self.token_budget)).round(2)
-        half = dict(zip(summary["metric"], summary["ci95"], strict=True))["Score"]
-        return dict(zip(summary["metric"], summary["value"], strict=True)) | {
-            "ci95": None if math.isnan(half) else half
-        }
+            summary = summarize(evaluate(self.model, facts, metrics, self.token_budget)).round(2).set_index("metric")
+        half = summary["ci95"]["Score"]
+        return {**summary["value"], "ci95": None if math.isnan(half) else half}
+
+
+def search(
+    bench: Bench,
+    name: str,
+    settings: Settings,
+    space: Space,
+    protocol: Protocol,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Search an editor's settings; `settings` are what the space leaves out.
+
+    Dear settings, which target vectors depend on, or all of a method without them, are drawn `protocol.draws` times;
+    for each of these the others `protocol.variants` times. A search that was killed goes on from `checkpoint`, where
+    each trial is noted as it ends. Returns a line about the search, then its trials in the order they were made,
+    those of round two behind, the chosen one last. Raises UserError where a set has too few facts.
+    """
+    size = protocol.facts
+    for each in bench.sets:
+        if len(each.facts) < size * protocol.rounds:
+            raise UserError(f"{each.name}: {len(each.facts)} usable facts, {size * protocol.rounds} are needed")
+    mark = fingerprint(bench.model, bench.content, name, settings, space, protocol, seed)
+    about = {"editor": name, "protocol": protocol.model_dump(), "seed": seed, "fingerprint": mark}
+    notes = _Notes(checkpoint, about)
+
+    def trials(number: int, draw: int, points: Sequence[Settings]) -> list[Trial]:
+        """Points that differ in cheap settings alone; what is dear is made once, if one of them is not noted yet."""
+        missing = [point for point in points if (number, point) not in notes]
+        rounds = [each.facts[(number - 1) * size : number * size] for each in bench.sets]
+        if missing:
+            dear = bench.prepare(load_editor(name, apply(settings, missing[0])), rounds, seed)
+        for point in missing:
+            editor = load_editor(name, apply(settings, point))
+            scores = {
+                each.name: bench.score(editor, facts, each.metrics, targets, dear[1])
+                for each, facts, targets in zip(bench.sets, rounds, dear[0], strict=True)
+            }
+            mean = round(sum(found["Score"] for found in scores.values()) / len(scores), 2)
+            notes.add({"round": number, "draw": draw, "settings": dict(point), "Score": mean, "sets": scores})
+        return [notes[number, point] for point in points]
+
+    generator = random.Random(seed)
+    dear, cheap = divide(name, settings, space)
+    start = apply(settings, {path: values[0] for path, values in cheap.items()})
+    first: list[Trial] = []
+    for draw, values in enumerate(draw_points(name, start, dear, protocol.draws, generator)):
+        others = draw_points(name, apply(settings, values), cheap, protocol.variants, generator)
+        first += trials(1, draw, [values | other for other in others])
+    best = sorted(first, key=lambda trial: -trial["Score"])[: protocol.finalists]
+    second = [one for trial in best for one in trials(2, trial["draw"], [trial["settings"]])]
+    return [about, *first, *sorted(second, key=lambda trial: trial["Score"])]
+
+
+def apply(settings: Settings, values: Settings) -> dict[str, Any]:
+    """Nested settings with the values at dotted paths."""
+    for path, value in values.items():
+        settings = with_value(settings, path, value)
+    return dict(settings)
+
+
+def divide(name: str, settings: Settings, space: Space) -> tuple[Space, Space]:
+    """The part of a space that is dear, and the rest."""
+    start = apply(settings, {path: values[0] for path, values in space.items()})
+    base = load_editor(name, start).target_spec
+    if base is None:
+        return space, {}
+
+    def matters(path: str) -> bool:
+        return any(load_editor(name, with_value(start, path, value)).target_spec != base for value in space[path])
+
+    dear = {path for path in space if matters(path)}
+    return {p: v for p, v in space.items() if p in dear}, {p: v for p, v in space.items() if p not in dear}
+
+
+def draw_points(
+    name: str, settings: Settings, space: Space, count: int, generator: random.Random
+) -> list[dict[str, Any]]:
+    """`count` distinct random points that the editor accepts together with `settings`; all where there are fewer."""
+    points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    generator.shuffle(points)
+
+    def accepted(point: Settings) -> bool:
+        try:
+            load_editor(name, apply(settings, point))
+        except ValidationError:  # a combination that the editor excludes, such as regions that overlap
+            return False
+        return True
+
+    return list(itertools.islice(filter(accepted, points), count))
+
+
+class _Notes:
+    """The trials of a search that are done, in a file of JSON lines that is read again after a kill."""
+
+    def __init__(self, path: Path | None, about: Mapping[str, Any]):
+        self.path, self.about = path, dict(about)
+        self.trials: dict[str, Trial] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
+        rows = list(_whole(lines))
+        if rows and rows[0] == self.about:
+            self.trials = {self._key(row["round"], row["settings"]): row for row in rows[1:]}
+            logging.info("%d trials are done already", len(self.trials))
+        if path:
+            write_jsonl(path, [self.about, *self.trials.values()])
+
+    @staticmethod
+    def _key(number: int, point: Settings) -> str:
+        return json.dumps([number, point], sort_keys=True)
+
+    def __contains__(self, key: tuple[int, Settings]) -> bool:
+        return self._key(*key) in self.trials
+
+    def __getitem__(self, key: tuple[int, Settings]) -> Trial:
+        return self.trials[self._key(*key)]
+
+    def add(self, trial: Trial) -> None:
+        """Note a trial that has ended."""
+        logging.info("round %d: Score %.2f with %s", trial["round"], trial["Score"], trial["settings"])
+        self.trials[self._key(trial["round"], trial["settings"])] = trial
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(trial, ensure_ascii=False) + "\n")
+
+
+def _whole(lines: Sequence[str]):
+    """The rows of JSON lines up to one that a kill has cut."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

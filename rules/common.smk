@@ -72,7 +72,8 @@ def editing_options(wildcards):
     """As `model_options`, in the precision of the method."""
     if wildcards.method == UNEDITED:
         return run_options(wildcards.model)
-    return run_options(wildcards.model, editor_of(wildcards).dtype)
+    precision = editor_of(wildcards).precision(CONFIG.models[wildcards.model].dtype)
+    return run_options(wildcards.model, precision)
 
 
 def option(name, value):

@@ -6,7 +6,7 @@ rule targets:
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
-        prefixes="results/prefixes/{model}/seed{seed}.json",
+        prefixes=needed_prefixes,
     output:
         "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
     log:
@@ -35,7 +35,7 @@ rule edit:
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
-        prefixes="results/prefixes/{model}/seed{seed}.json",
+        prefixes=needed_prefixes,
         targets=target_shards,
         covariance=needed_covariance,
         hypernetwork=needed_hypernetwork,

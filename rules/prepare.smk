@@ -150,25 +150,28 @@ rule facts:
 
 
 rule prefixes:
-    """IN: a model. OUT: the random prefixes that it samples."""
+    """IN: a model. OUT: the random prefixes that it samples, of some kinds."""
     input:
         model="results/models/{model}",
     output:
-        "results/prefixes/{model}/seed{seed}.json",
+        "results/prefixes/{model}/seed{seed}/{kinds}.json",
     log:
-        "logs/prefixes/{model}/seed{seed}.log",
+        "logs/prefixes/{model}/seed{seed}/{kinds}.log",
     benchmark:
-        "results/benchmarks/prefixes/{model}/seed{seed}.tsv"
+        "results/benchmarks/prefixes/{model}/seed{seed}/{kinds}.tsv"
+    wildcard_constraints:
+        kinds=r"\d+x\d+(-\d+x\d+)*",
     conda:
         "../envs/jeep.yaml"
     resources:
         gpu=1,
     params:
         options=model_options,
+        kinds=prefix_kinds,
         code=code_digest("jeep.stages.prepare:prefixes"),
     shell:
-        "python -m jeep prefixes --model {input.model:q} {params.options} --seed {wildcards.seed}"
-        " --out {output:q} 2> >(tee {log:q} >&2)"
+        "python -m jeep prefixes --model {input.model:q} {params.options} --kinds {params.kinds}"
+        " --seed {wildcards.seed} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule covariance:
@@ -189,10 +192,11 @@ rule covariance:
     params:
         options=statistics_options,
         places=covariance_places,
+        seed=CONFIG.seeds[0],
         code=code_digest("jeep.stages.prepare:covariance"),
     shell:
         "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
-        " --places {params.places} --out {output:q} 2> >(tee {log:q} >&2)"
+        " --places {params.places} --seed {params.seed} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule hypernetwork:

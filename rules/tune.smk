@@ -11,67 +11,87 @@ use rule covariance as tuning_covariance with:
     params:
         options=statistics_options,
         places=tuning_places,
+        seed=CONFIG.seeds[0],
         code=code_digest("jeep.stages.prepare:covariance"),
 
 
 rule search:
-    """IN: a model, development facts, prefixes, covariances. OUT: settings tried, the best Score first."""
+    """IN: a model, development facts, prefixes, covariances. OUT: every trial, the chosen one last."""
     input:
         model="results/models/{model}",
         facts=development_facts,
-        prefixes=f"results/prefixes/{{model}}/seed{CONFIG.seeds[0]}.json",
+        prefixes=search_prefixes,
         covariance="results/tuning/{model}/covariance.safetensors",
         training=search_training_facts,
     output:
-        "results/tuning/{model}/{dataset}/{method}.json",
+        "results/tuning/{model}/{searched}/{method}.jsonl",
     log:
-        "logs/search/{model}/{dataset}/{method}.log",
+        "logs/search/{model}/{searched}/{method}.log",
     benchmark:
-        "results/benchmarks/search/{model}/{dataset}/{method}.tsv"
+        "results/benchmarks/search/{model}/{searched}/{method}.tsv"
+    wildcard_constraints:
+        searched=rf"({alternatives(SEARCHED)})(\+({alternatives(SEARCHED)}))*",
     conda:
         "../envs/jeep.yaml"
     resources:
         gpu=1,
     params:
-        options=editing_options,
-        metrics=dataset_field("metrics"),
+        options=search_options,
+        datasets=searched_sets,
+        metrics=search_metrics,
         editor=editor_name,
-        settings=editor_settings,
-        space=tuning_space,
-        edits=CONFIG.tuning.edits if CONFIG.tuning else 0,
+        settings=search_settings,
+        space=search_space,
+        protocol=search_protocol,
         training=search_training_option,
-        trials=search_trials,
-        variants=CONFIG.tuning.variants if CONFIG.tuning else 0,
         seed=CONFIG.seeds[0],
         code=search_code,
     shell:
-        "python -m jeep tune --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} --prefixes {input.prefixes:q} --covariance {input.covariance:q} {params.training}"
-        " --edits {params.edits}"
-        " --editor {params.editor} --settings {params.settings:q} --space {params.space:q}"
-        " --trials {params.trials} --variants {params.variants} --seed {params.seed}"
+        "python -m jeep tune --model {input.model:q} {params.options} --datasets {params.datasets:q}"
+        " --facts {input.facts:q} --metrics {params.metrics} --prefixes {input.prefixes:q}"
+        " --covariance {input.covariance:q} {params.training} --editor {params.editor} --settings {params.settings:q}"
+        " --space {params.space:q} --protocol {params.protocol:q} --seed {params.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule search_table:
+    """IN: every search. OUT: budget, spread and finalists of each, and the settings that were chosen."""
+    input:
+        tuning_files(),
+    output:
+        csv="results/tuning/searches.csv",
+        markdown="results/tuning/searches.md",
+        settings="results/tuning/settings.yaml",
+    log:
+        "logs/search_table.log",
+    benchmark:
+        "results/benchmarks/search_table.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        code=code_digest("jeep.stages.edit:search_table"),
+    shell:
+        "python -m jeep search-table --searches {input:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
 use rule search as region_search with:
     output:
-        "results/tuning/{model}/{dataset}/{method}-{setting}.json",
+        "results/tuning/{model}/{searched}/{method}-{setting}.jsonl",
     log:
-        "logs/search/{model}/{dataset}/{method}-{setting}.log",
+        "logs/search/{model}/{searched}/{method}-{setting}.log",
     benchmark:
-        "results/benchmarks/search/{model}/{dataset}/{method}-{setting}.tsv"
+        "results/benchmarks/search/{model}/{searched}/{method}-{setting}.tsv"
     wildcard_constraints:
         setting=r"\w+\.layers",
     params:
-        options=editing_options,
-        metrics=dataset_field("metrics"),
+        options=search_options,
+        datasets=searched_sets,
+        metrics=search_metrics,
         editor=editor_name,
-        settings=editor_settings,
+        settings=region_settings,
         space=region_space,
-        edits=region_edits,
+        protocol=region_protocol,
         training=search_training_option,
-        trials=region_trials,
-        variants=1,
         seed=CONFIG.seeds[0],
         code=search_code,
 

@@ -21,7 +21,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from jeep.config import load_config
 from jeep.corpus import articles, texts
@@ -122,8 +121,8 @@ ARCHITECTURES = tuple(configurations())
 def random_network(name: str, dtype: torch.dtype = torch.float32):
     """A random model of an architecture, with weights large enough for its answers to differ."""
     torch.manual_seed(0)
-    eager = dtype != torch.float64 or name == "gptj"
-    network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation="eager" if eager else "sdpa")
+    attention = "sdpa" if dtype == torch.float64 else "eager"  # the eager one computes in float32 here and there
+    network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation=attention)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() > 1:
@@ -137,14 +136,7 @@ def exact(network):
         if type(module).__name__.endswith("RMSNorm"):
             weight, eps = module.weight, module.variance_epsilon
             module.forward = partial(functional.rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
-        if isinstance(module, GPTJAttention):
-            module._attn = partial(_gptj_attn, module)
     return network.double()
-
-
-def _gptj_attn(module, query, key, value, attention_mask=None):
-    scores = query @ key.mT / module.scale_attn
-    return (scores + attention_mask).softmax(-1) @ value, None
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ def pair(request, byte_level):
     return network, EditableModel(copy.deepcopy(network), byte_level)
 
 
-def packed(model, rows=ROWS, **options):
-    packing = Packing([len(row) for row in rows], model.device, torch.float32, **options)
+def packed(model, rows=ROWS, dtype=torch.float32, **options):
+    packing = Packing([len(row) for row in rows], model.device, dtype, **options)
     return packing, model.embed(flat(list(rows), model.device), packing.positions)
 
 
@@ -35,6 +35,41 @@ def test_packed_logits_equal_the_models_own(pair):
     logits = model.logits(model.run(states, packing, 0, model.depth - 1)).split(packing.lengths)
     for row, ours in zip(ROWS, logits, strict=True):
         torch.testing.assert_close(ours, network(input_ids=torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_in_half_precision_it_is_as_right_as_the_models_own_pass(name, repeated, dtype, byte_level):
+    """Against the same weights in float32: our error is not larger than twice the error of the model's own forward."""
+    network = random_network(name, dtype)
+    wide = copy.deepcopy(network).float()
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    packing, states = packed(model, dtype=dtype, repeated=repeated)
+    ours = model.logits(model.run(states, packing, 0, model.depth - 1)).split(packing.lengths)
+    errors = []
+    for row, logits in zip(ROWS, ours, strict=True):
+        ids = torch.tensor([row])
+        right = wide(input_ids=ids).logits[0]
+        errors.append([float((each - right).norm()) for each in (logits, network(input_ids=ids).logits[0].float())])
+    found, own = map(sum, zip(*errors, strict=True))
+    assert found < 2 * own
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_large_scores_of_gptj_do_not_overflow_in_float16(repeated, byte_level):
+    """Beyond 65 504, which its own forward pass takes in float32."""
+    network = random_network("gptj", torch.float16)
+    for block in network.transformer.h:
+        block.attn.q_proj.weight.data.mul_(200)
+        block.attn.k_proj.weight.data.mul_(200)
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    packing, states = packed(model, rows=ROWS[:1], dtype=torch.float16, repeated=repeated)
+    ours = model.logits(model.run(states, packing, 0, model.depth - 1))
+    own = network(input_ids=torch.tensor(ROWS[:1])).logits[0].float()
+    assert torch.isfinite(ours).all()
+    torch.testing.assert_close(ours, own, rtol=0.02, atol=0.02 * float(own.abs().max()))
 
 
 def test_continuing_behind_kept_keys_and_values_changes_nothing(pair):

@@ -32,6 +32,32 @@ def test_the_papers_settings_of_jeep():
     assert mcf.dtype == "float16"
 
 
+def test_the_papers_precisions():
+    """Appendix D: fp16 for JEEP on both models, for MEMIT and PMET on LLaMA; float32 for the rest."""
+    config = load_config(ROOT / "config" / "paper.yaml")
+    half = {("jeep", "gptj"), ("jeep", "llama"), ("memit", "llama"), ("pmet", "llama")}
+    for model in config.experiment.models:
+        for method in config.experiment.methods[1:]:
+            precision = config.editor(method, model, "mcf").precision(config.models[model].dtype)
+            assert precision == ("float16" if (method, model) in half else "float32")
+
+
+@pytest.mark.parametrize("name", ["ft_wd", "mend", "malmen", "rome"])
+def test_what_float16_would_lose_is_not_lost(name):
+    """Small changes and gradients by weights: never in a model's float16, and refused where asked for."""
+    settings = {
+        "ft_wd": {"layer": 0},
+        "rome": {"layer": 0, "optimization": {"steps": 2}},
+        "mend": {"layers": [0], "training": {"edits": 1}},
+        "malmen": {"layers": [0], "training": {"edits": 1}},
+    }[name]
+    editor = load_editor(name, settings)
+    assert [editor.precision(of) for of in ("float16", "bfloat16", "float32")] == ["float32", "bfloat16", "float32"]
+    assert load_editor(name, settings | {"dtype": "bfloat16"}).precision("float32") == "bfloat16"
+    with pytest.raises(ValueError, match="float16 loses this method's small changes"):
+        load_editor(name, settings | {"dtype": "float16"})
+
+
 def test_a_sweep_changes_one_setting_and_nothing_else():
     config = load_config(ROOT / "config" / "paper.yaml")
     base, half = (config.editor(name, "llama", "mcf") for name in ("jeep", "jeep-high.clamp-0.5"))
@@ -57,10 +83,6 @@ def moved_without_a_probe(config):
     config["probe"]["models"] = ["gptj-nano"]
 
 
-def searched_without_trials(config):
-    config["tuning"]["trials"] = {"gptj-nano": 2}
-
-
 def moved_on_other_facts(config):
     config["tuning"]["regions"]["gptj-nano"]["dataset"] = "mcf-train"
 
@@ -71,7 +93,6 @@ def moved_on_other_facts(config):
         ("paper", without_training, "training: nothing for gptj, which methods.mend needs"),
         ("paper", other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
-        ("config", searched_without_trials, "tuning.trials: nothing for smollm2-135m, whose settings are searched"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )

@@ -1,6 +1,7 @@
 """The demo's data sets and the small model that is trained on them."""
 
 import collections
+import random
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from jeep.demo.facts import choose, counterfactual, questions, split_of, stateme
 from jeep.demo.knowledge import Triple, unambiguous
 from jeep.demo.nano import train
 from jeep.demo.relations import RELATIONS
-from jeep.facts import load_facts
+from jeep.facts import Question, load_facts
 from jeep.models import load_model
 from jeep.sources import TrainedSource
 from jeep.storage import read_json
@@ -65,6 +66,8 @@ def test_questions_ask_something_unrelated(sets):
             assert len(fact.paraphrases) == len(fact.unrelated) == 1
             assert fact.subject in fact.paraphrases[0]
             assert fact.prompt.endswith("?")
+            assert fact.unrelated[0].prompt.startswith(("what ", "who "))
+            assert fact.unrelated[0].prompt.endswith("?")
 
 
 TRIPLES = [
@@ -86,12 +89,15 @@ def test_objects_without_enough_neighbours_are_left_out():
     assert all(len(fact.unrelated) == 10 for fact in facts)
 
 
-def test_questions_come_from_other_relations():
-    import random
-
-    triples = [Triple("France", "country_capital", "Paris"), Triple("Iron", "element_symbol", "Fe")]
-    facts = list(questions(triples, random.Random(0)))
-    assert [fact.unrelated[0].answer for fact in facts] == ["Fe", "Paris"]
+def test_unrelated_questions_are_of_the_same_split_and_about_something_else():
+    triples = [Triple(f"Country {n}", "country_capital", "Paris") for n in range(60)]
+    asked = [Question(f"what is thing {n}?", f"Answer {n}") for n in range(60)]
+    asked += [Question("what is the capital of love?", f"Paris {n}") for n in range(60)]
+    facts = list(questions(triples, asked, random.Random(0)))
+    assert len({fact.unrelated[0] for fact in facts}) > 10
+    for fact in facts:
+        assert split_of(fact.unrelated[0].answer) == split_of(fact.subject)
+        assert "Paris" not in fact.unrelated[0].answer
 
 
 def test_split_depends_on_the_subject_alone():

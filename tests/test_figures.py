@@ -13,7 +13,7 @@ from jeep.figures.procedure import draw_procedure
 from jeep.figures.records import draw_record
 from jeep.figures.series import draw_series
 from jeep.figures.training import draw_training
-from jeep.storage import write_tensors
+from jeep.storage import write_jsonl, write_tensors
 
 LABELS = {"models": {"m": "The model"}, "datasets": {}, "methods": {"jeep": "JEEP"}}
 
@@ -94,11 +94,12 @@ def edited(tmp_path):
 
 @pytest.fixture
 def searches(tmp_path, contrast):
-    """Searches over the layers of two regions; the first draw of each is the configured one."""
+    """Searches over the layers of two regions; the first trial of each is of the configured ones."""
     for setting, layers in (("low.layers", [1]), ("high.layers", [0])):
-        drawn = [{"settings": {}, "Score": 60, "ci95": 5}, {"settings": {setting: layers}, "Score": 40, "ci95": 6}]
-        (tmp_path / f"{setting}.json").write_text(json.dumps(drawn))
-    return {setting: tmp_path / f"{setting}.json" for setting in ("low.layers", "high.layers")}
+        scores = {tuple(MOVED[setting]): {"Score": 60, "ci95": 5}, tuple(layers): {"Score": 40, "ci95": 6}}
+        trials = [{"settings": {setting: list(place)}, "sets": {"d": score}} for place, score in scores.items()]
+        write_jsonl(tmp_path / f"{setting}.jsonl", [{"editor": "jeep"}, *trials])
+    return {setting: tmp_path / f"{setting}.jsonl" for setting in ("low.layers", "high.layers")}
 
 
 PROMPT = {"tokens": ["Ada", " speaks", " well"], "subject_last": 0, "prediction": 2}

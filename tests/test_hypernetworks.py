@@ -36,11 +36,11 @@ def model(trained):
     return EditableModel(exact(copy.deepcopy(trained.network)), trained.tokenizer)
 
 
-def random_network(model, dtype=torch.float64):
-    """A network of which no part is zero or one."""
+def random_network(model, name, dtype=torch.float64):
+    """A network of the editor `name` of which no part is zero or one."""
     torch.manual_seed(1)
     d_out, d_in = model.as_stored(0, model.projection(0).weight).shape
-    network = HyperNetwork(d_in, d_out, len(LAYERS), 8, 2, 0.01).to(dtype)
+    network = HyperNetwork(d_in, d_out, len(LAYERS), 8, 2, 0.01, prior=name == "malmen").to(dtype)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
@@ -120,7 +120,7 @@ def test_mend_by_hand():
 
 def test_malmen_solves_the_normal_equation(model):
     """Against a plain inverse; and with λ̂ very small and independent keys, every token gets its shift."""
-    network = random_network(model)
+    network = random_network(model, "malmen")
     editor = load_editor("malmen", SETTINGS)
     d_in, d_out = network.sizes
     signals = Signals(torch.randn(6, d_in).double(), torch.randn(6, d_out).double())
@@ -191,7 +191,7 @@ class _Run(torch.nn.Module):
 @pytest.mark.parametrize("name", ["mend", "malmen"])
 def test_the_meta_gradient_is_that_of_end_to_end_autograd(name, model, facts):
     """Decoupled backward passes, in small batches, against one graph through the normal equation; float64."""
-    network = random_network(model)
+    network = random_network(model, name)
     editor = load_editor(name, SETTINGS)
     trainer = Trainer(model, facts[:6], editor, network, editor.training, token_budget=40)
     batch = [0, 2, 3, 5]
@@ -211,6 +211,43 @@ def test_the_meta_gradient_is_that_of_end_to_end_autograd(name, model, facts):
             ours[key], gradient, rtol=1e-7, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}"
         )
         assert gradient.abs().max() > 0
+
+
+def untrained(name, model, **settings):
+    """An editor and its network as training begins with it."""
+    editor = load_editor(name, SETTINGS | {"training": SETTINGS["training"] | settings})
+    torch.manual_seed(0)
+    d_out, d_in = model.as_stored(1, model.projection(1).weight).shape
+    sizes = (d_in, d_out, len(LAYERS), editor.rank, editor.blocks)
+    return editor, HyperNetwork(*sizes, editor.training.learning_rate, prior=editor.learns_prior)
+
+
+@pytest.mark.parametrize("name", ["mend", "malmen"])
+def test_every_parameter_of_a_trained_network_has_moved(name, trained, facts):
+    """Of every kind: down, up, bias, scale, shift, rate and, where there is one, λ̂."""
+    editor, network = untrained(name, trained, epochs=4)
+    before = {key: value.clone() for key, value in network.named_parameters()}
+    Trainer(trained, facts[:8], editor, network, editor.training, 500).run(seed=0)
+    assert len(before) == 1 + 2 * 5 + (name == "malmen")
+    for key, value in network.named_parameters():
+        for weight, (old, new) in enumerate(zip(before[key], value, strict=True)):
+            assert not torch.equal(old, new), f"{key}[{weight}]"
+            if key.rpartition(".")[2] in ("learning_rate", "log_prior", "shift", "bias"):
+                assert (old != new).all(), f"{key}[{weight}]"
+
+
+@pytest.mark.parametrize("name", ["mend", "malmen"])
+def test_the_body_of_the_network_learns_what_rates_and_shifts_cannot(name, trained, facts):
+    """The same training without the low-rank blocks stops far above."""
+    reached = {}
+    for body in (True, False):
+        editor, network = untrained(name, trained, epochs=40)
+        for key, parameter in network.named_parameters():
+            parameter.requires_grad_(body or not any(part in key for part in ("down", "up", "scale")))
+        trainer = Trainer(trained, facts[:8], editor, network, editor.training, 500)
+        trainer.run(seed=0)
+        reached[body] = sum(map(sum, trainer.losses[-20:])) / 20
+    assert reached[True] < 0.75 * reached[False]
 
 
 @pytest.mark.parametrize("name", ["mend", "malmen"])
@@ -256,7 +293,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(trained, facts, tmp_path,
 
 @pytest.mark.parametrize("name", ["mend", "malmen"])
 def test_an_edit_does_not_depend_on_its_batches(name, model, facts):
-    network = random_network(model)
+    network = random_network(model, name)
     network.normalizer.update(torch.randn(100, sum(network.sizes)).double())
     editor = load_editor(name, SETTINGS)
     task = Task(facts, (), 2048, hypernetwork=network.tensors())

@@ -15,6 +15,7 @@ from project import LATER, environment, jobs, snakemake, write_config
 
 from jeep.__main__ import main
 from jeep.launcher import targets_first
+from jeep.storage import read_jsonl
 
 PROBE = {
     "models": ["tiny"], "dataset": "cities", "prompts": 3, "norm": True, "example": 1,
@@ -93,19 +94,20 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
 
 def test_a_search_moves_one_region_and_keeps_the_other(done):
     def moved(config):
-        regions = {"method": "jeep", "dataset": "cities", "edits": 3, "layers": {"low.layers": [[1], [0, 1]]}}
+        regions = {"method": "jeep", "dataset": "cities", "facts": 3, "layers": {"low.layers": [[1], [0, 1]]}}
         config["probe"] = PROBE
-        config["tuning"] = {"datasets": {"cities": "cities"}, "edits": 3, "trials": {"default": 1}, "variants": 1}
-        config["tuning"] |= {"space": {}, "regions": {"tiny": regions}}
+        protocol = {"facts": 3, "draws": 1, "variants": 1, "finalists": 1}
+        config["tuning"] = {"datasets": {"cities": "cities"}, "protocol": protocol, "space": {}}
+        config["tuning"] |= {"regions": {"tiny": regions}}
 
     try:
         write_config(done, moved)
         snakemake(done, "placement")
     finally:
         write_config(done)
-    found = json.loads((done / "results/tuning/tiny/cities/jeep-low.layers.json").read_text())
+    _, *found = read_jsonl(done / "results/tuning/tiny/cities/jeep-low.layers.jsonl")
     drawn = [trial["settings"] for trial in found]
-    assert sorted(map(str, drawn)) == sorted(map(str, [{}, {"low.layers": [1]}, {"low.layers": [0, 1]}]))
+    assert sorted(map(str, drawn)) == sorted(str({"low.layers": layers}) for layers in ([0], [1], [0, 1]))
     assert (done / "results/figures/placement-tiny.png").is_file()
 
 

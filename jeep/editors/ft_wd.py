@@ -5,7 +5,7 @@ follows their power law in the number of edits m; in the authors' released code 
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -15,6 +15,7 @@ from jeep.editors.base import Editor
 class FtWd(Editor):
     """One block, trained on all edits in mini-batches."""
 
+    wide: ClassVar[bool] = True
     layer: int
     learning_rate: PositiveFloat = 5e-5
     epochs: PositiveInt = 25

@@ -4,7 +4,7 @@ Each answer token asks for d = −lr (k·k̃) δ̃; ΔW = D Kᵀ (K Kᵀ + e^λ�
 λ̂ learned for each weight.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jeep.editors.base import HyperEditor
 
@@ -12,6 +12,7 @@ from jeep.editors.base import HyperEditor
 class Malmen(HyperEditor):
     """W_O of some layers, changed by the normal equation."""
 
+    learns_prior: ClassVar[bool] = True
     tokens: Literal["all", "answer"] = "answer"
     """Tokens whose shifts count: those at which an answer is predicted, or all that have a gradient."""
 

@@ -5,17 +5,20 @@ direction of C⁻¹k, so that the edited W maps the bare prompt's key k₀ to v 
 and C the covariance of the unedited model.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from jeep.editors.base import Editor
-from jeep.settings import Optimization, Site, TargetSpec
+from jeep.settings import Optimization, PrefixKind, Site, TargetSpec
 
 
 class Rome(Editor):
     """One layer's W_O, at the subject's last token."""
 
+    wide: ClassVar[bool] = True
+    prefixes: tuple[PrefixKind, ...] = ("10x5", "10x10")
+    """ROME's own (Appendix D.3): ten texts of five tokens, ten of ten."""
     optimization: Optimization
     layer: int
     clamp: PositiveFloat = 4.0
@@ -51,20 +54,22 @@ class Rome(Editor):
         name = model.parameter_name(self.layer)
         weight = model.network.get_parameter(name)
         factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
-        original = weight.data.clone()
+        original = weight.data.to(model.precision, copy=True)
+        written = original.clone()  # small changes add up here, not in the model's own precision
         progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
         done, saved = progress.load()
         with model.scratch([name]):
             if saved:
-                weight.data.copy_(saved["weight"])
+                written.copy_(saved["weight"])
+                weight.data.copy_(written)
             rest = task.facts[done:]
             for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=len(task.facts)):
-                model.add_({name: self._change(model, fact, task, factor)})
+                written.add_(self._change(model, fact, task, factor))
+                weight.data.copy_(written)
                 done += 1
-                progress.save(done, lambda: {"weight": weight.data.cpu()})
-            delta = (weight.data.float() - original.float()).cpu()
+                progress.save(done, lambda: {"weight": written.cpu()})
         progress.end()
-        return {name: delta}
+        return {name: (written - original).float().cpu()}
 
     def _change(self, model, fact, task, factor):
         """One fact's rank-one Δ, as the parameter is stored."""
@@ -75,7 +80,7 @@ class Rome(Editor):
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:
-            return torch.zeros_like(model.network.get_parameter(model.parameter_name(self.layer)))
+            return 0.0
         with torch.no_grad():
             walk = LayerWalk(model, prompts_of(model, [fact], task.prefixes, "subject_last"), task.token_budget)
             walk.advance(self.layer)

@@ -1,6 +1,7 @@
 """What the probes found: Figures 1, 2 and 5."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from jeep.figures.style import PAGE, PALETTE, save, style
-from jeep.storage import read_json
+from jeep.storage import read_json, read_jsonl
 
 _COLORS = {"original": PALETTE[0], "new": PALETTE[1]}
 _NAMES = {"original": "original answer", "new": "new answer"}
@@ -154,21 +155,20 @@ def draw_placement(
 ) -> None:
     """Score on development facts by the layers of a region, from a search over the layers of each.
 
-    `searches` and `configured` (the layers of the first draw) are by setting, such as low.layers. A bar spans the
+    `searches` and `configured` (the layers in use) are by setting, such as low.layers. A bar spans the
     layers of its region, with the 95 % half-width over facts; the configured one is thick, and what the contrast
     probe proposes is shaded.
     """
     with style():
         figure, axis = plt.subplots(figsize=(PAGE, 2.4), layout="constrained")
         for color, (setting, path) in zip((PALETTE[2], PALETTE[3]), searches.items(), strict=False):
-            for result in read_json(path):
-                layers = result["settings"].get(setting, configured[setting])
-                thick = not result["settings"]
-                if thick or layers != list(configured[setting]):
-                    ends = np.array([min(layers) + 0.1, max(layers) + 0.9])
-                    line = {"color": color, "linewidth": 2.4 if thick else 1.0, "solid_capstyle": "butt"}
-                    axis.plot(ends, [result["Score"]] * 2, **line, label=setting if thick else None)
-                    axis.errorbar(ends.mean(), result["Score"], result["ci95"], color=color, linewidth=0.5)
+            for trial in islice(read_jsonl(path), 1, None):  # behind the line about the search
+                layers, (result,) = trial["settings"][setting], trial["sets"].values()
+                thick = layers == list(configured[setting])
+                ends = np.array([min(layers) + 0.1, max(layers) + 0.9])
+                line = {"color": color, "linewidth": 2.4 if thick else 1.0, "solid_capstyle": "butt"}
+                axis.plot(ends, [result["Score"]] * 2, **line, label=setting if thick else None)
+                axis.errorbar(ends.mean(), result["Score"], result["ci95"], color=color, linewidth=0.5)
         _shade(axis, read_json(regions))
         axis.set(xlabel="block", ylabel="Score (%)", title=title)
         axis.legend()

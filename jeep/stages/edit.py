@@ -8,7 +8,7 @@ import argparse
 import json
 import logging
 
-from jeep.stages.options import EDITOR, EDITS, FACTS, LIMIT, METRICS, OUT, PREFIXES, SEED, SETTINGS, SHARD, stage
+from jeep.stages.options import CSV, EDITOR, EDITS, FACTS, LIMIT, METRICS, OUT, PREFIXES, SEED, SETTINGS, SHARD, stage
 
 
 @stage(
@@ -171,35 +171,47 @@ def collect(args: argparse.Namespace) -> None:
 
 @stage(
     checkpoint=True,
-    facts=FACTS,
-    metrics=METRICS,
+    datasets={"type": str, "nargs": "+", "help": "names of the data sets whose settings are searched together"},
+    facts={"nargs": "+", "help": "development facts of each"},
+    metrics={"type": str, "nargs": "+", "choices": ("counterfact", "zsre"), "help": "how each is measured"},
     prefixes=PREFIXES,
     covariance={"help": "covariances of all layers in the search space"},
     training={"nargs": "*", "default": (), "help": "facts that hyper-networks are trained on"},
     limit=LIMIT,
     editor=EDITOR,
-    settings={"type": json.loads, "help": "the settings to start from, as JSON"},
+    settings={"type": json.loads, "help": "the settings that the space leaves out, as JSON"},
     space={"type": json.loads, "help": "values to try for each setting, as JSON"},
-    trials={"type": int, "help": "settings drawn that target vectors depend on"},
-    variants={"type": int, "help": "for each, draws of the others"},
-    edits=EDITS,
+    protocol={"type": json.loads, "help": "facts, draws, variants and finalists, as JSON"},
     seed=SEED,
     out=OUT,
 )
 def tune(args: argparse.Namespace) -> None:
-    """Search an editor's settings on development facts, scored by Score."""
+    """Search an editor's settings on development facts, scored by Score; a search that was killed goes on."""
     from jeep.facts import load_facts
     from jeep.models import load_model
-    from jeep.storage import read_covariances, read_json, write_json
-    from jeep.tuning import Search
+    from jeep.settings import Protocol
+    from jeep.storage import read_covariances, read_json, write_jsonl
+    from jeep.tuning import Bench, DevelopmentSet, search
 
-    search = Search(
+    named = zip(args.datasets, args.facts, args.metrics, strict=True)
+    bench = Bench(
         load_model(args.model, args.dtype, args.device),
-        load_facts(args.facts)[: args.edits],
-        args.metrics,
+        [DevelopmentSet(name, load_facts(path), metrics) for name, path, metrics in named],
         read_json(args.prefixes),
         read_covariances(args.covariance),
         args.token_budget,
         [fact for path in args.training for fact in load_facts(path)[: args.limit]],
     )
-    write_json(args.out, search.run(args.editor, args.settings, args.space, args.trials, args.variants, args.seed))
+    protocol = Protocol.model_validate(args.protocol)
+    checkpoint = args.out.with_name(f".{args.out.stem}.checkpoint.jsonl")
+    result = search(bench, args.editor, args.settings, args.space, protocol, args.seed, checkpoint)
+    write_jsonl(args.out, result)
+    checkpoint.unlink()
+
+
+@stage(searches={"nargs": "+", "help": "results of `tune`, as MODEL/DATASETS/METHOD.jsonl"}, out=CSV)
+def search_table(args: argparse.Namespace) -> None:
+    """Tabulate searches: budget, spread over the draws, finalists, and the settings that were chosen."""
+    from jeep.artifacts.searches import write_searches
+
+    write_searches(args.searches, args.out)

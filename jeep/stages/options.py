@@ -26,6 +26,14 @@ def place(text: str) -> tuple[int, str]:
     return int(layer), sublayer
 
 
+def prefix_kind(text: str) -> tuple[int, int]:
+    """The number of texts and of their tokens that, for example, "5x10" names."""
+    texts, _, tokens = text.partition("x")
+    if not (texts.isdigit() and tokens.isdigit() and int(texts) and int(tokens)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
+    return int(texts), int(tokens)
+
+
 CHECKPOINT: dict[str, Option] = {
     "model": {"help": "checkpoint folder"},
     "dtype": {"type": str, "default": "float32", "choices": ("float32", "float16", "bfloat16")},

@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from jeep.stages.options import CORPUS, EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, stage
+from jeep.stages.options import CORPUS, EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, prefix_kind, stage
 
 
 @stage(source=SOURCE, out=OUT)
@@ -100,7 +100,12 @@ def facts(args: argparse.Namespace) -> None:
     write_jsonl(args.out, (fact.to_json() for fact in kept))
 
 
-@stage(checkpoint=True, seed=SEED, out=OUT)
+@stage(
+    checkpoint=True,
+    kinds={"type": prefix_kind, "nargs": "+", "default": [(5, 10)], "help": "TEXTSxTOKENS (default: 5x10)"},
+    seed=SEED,
+    out=OUT,
+)
 def prefixes(args: argparse.Namespace) -> None:
     """Sample the random prefixes of a model."""
     from jeep.models import load_model
@@ -108,32 +113,38 @@ def prefixes(args: argparse.Namespace) -> None:
     from jeep.storage import write_json
 
     model = load_model(args.model, args.dtype, args.device)
-    write_json(args.out, sample_prefixes(model, args.seed))
+    write_json(args.out, sample_prefixes(model, args.seed, args.kinds))
 
 
 @stage(
     checkpoint=True,
     corpus=CORPUS,
     places={"type": place, "nargs": "+", "help": "every W_O, by layer and place, such as 9.mlp 20.attention"},
-    tokens={"type": int, "default": None, "help": "number of tokens (default: the whole corpus)"},
-    length={"type": int, "default": 256, "help": "longest sequence"},
+    articles={"type": int, "default": None, "help": "number of articles drawn (default: all, in random order)"},
+    tokens={"type": int, "default": None, "help": "number of tokens to stop at (default: all of these articles')"},
+    length={"type": int, "default": None, "help": "longest sequence (default: the model's positions)"},
+    seed=SEED,
     out=OUT,
 )
 def covariance(args: argparse.Namespace) -> None:
-    """Estimate E[k kᵀ] of the input of many W_O in one pass over the corpus."""
-    from jeep.corpus import texts
+    """Estimate E[k kᵀ] of the input of many W_O in one pass over a random part of the corpus."""
+    from jeep.corpus import sampled_texts
     from jeep.covariance import covariances, sequences
     from jeep.models import load_model
     from jeep.storage import write_covariances
 
     model = load_model(args.model, args.dtype, args.device)
-    rows = sequences(model.tokenizer, texts(args.corpus), args.length, args.tokens)
+    length = args.length or model.positions
+    sample = sampled_texts(args.corpus, args.articles, args.seed)
+    rows = sequences(model.tokenizer, sample, length, args.tokens)
     result, count = covariances(model, rows, args.places, args.token_budget, args.tokens)
     provenance = {
         "model": str(args.model),
         "corpus": str(args.corpus),
+        "articles": args.articles,
         "tokens": count,
-        "length": args.length,
+        "length": length,
+        "seed": args.seed,
     }
     write_covariances(args.out, result, provenance)
 

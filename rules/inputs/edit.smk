@@ -9,6 +9,15 @@ def target_spec(wildcards):
     return editor_of(wildcards).target_spec.model_dump_json()
 
 
+def prefix_file(wildcards, seed):
+    kinds = "-".join(editor_of(wildcards).prefixes)
+    return f"results/prefixes/{wildcards.model}/seed{seed}/{kinds}.json"
+
+
+def needed_prefixes(wildcards):
+    return prefix_file(wildcards, wildcards.seed)
+
+
 def compile_option(wildcards):
     return "--compile" if CONFIG.models[wildcards.model].compile else ""
 
@@ -19,7 +28,7 @@ def target_owner(method, model, dataset):
 
     def spec(name):
         settings = editor(name, model, dataset)
-        return settings.dtype, settings.target_spec
+        return settings.dtype, settings.prefixes, settings.target_spec
 
     used = {method, *(name for *where, name in cells() if where == [model, dataset])}
     return next(

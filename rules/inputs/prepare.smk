@@ -83,8 +83,9 @@ def facts_needed(wildcards):
     }:
         uses.append(EXPERIMENT.edits)
     if CONFIG.tuning and name in CONFIG.tuning.datasets.values():
-        searches = CONFIG.tuning.regions.values()
-        uses += [CONFIG.tuning.edits, *(search.edits for search in searches)]
+        protocol, searches = CONFIG.tuning.protocol, CONFIG.tuning.regions.values()
+        uses.append(protocol.facts * protocol.rounds)
+        uses += [search.facts for search in searches]
     if CONFIG.probe and name == CONFIG.probe.dataset:
         uses.append(CONFIG.probe.prompts)
     if any(name in entry.datasets for entry in CONFIG.training.values()):
@@ -92,13 +93,17 @@ def facts_needed(wildcards):
     return "" if None in uses else option("limit", max(uses))
 
 
+def prefix_kinds(wildcards):
+    return wildcards.kinds.split("-")
+
+
 def statistics_options(wildcards):
     """As `model_options`, in the precision of the statistics, and how much text."""
     entry = CONFIG.statistics_of(wildcards.model)
-    tokens = f"--tokens {entry.tokens}" if entry.tokens else ""
-    return (
-        f"{run_options(wildcards.model, entry.dtype)} --length {entry.length} {tokens}"
-    )
+    sizes = [
+        option(name, getattr(entry, name)) for name in ("articles", "tokens", "length")
+    ]
+    return " ".join([run_options(wildcards.model, entry.dtype), *filter(None, sizes)])
 
 
 def needed_places(model):
@@ -152,7 +157,10 @@ def training_settings(wildcards):
 
 
 def training_options(wildcards):
-    return run_options(wildcards.model, training_editor(wildcards).dtype)
+    precision = training_editor(wildcards).precision(
+        CONFIG.models[wildcards.model].dtype
+    )
+    return run_options(wildcards.model, precision)
 
 
 def training_code(wildcards):

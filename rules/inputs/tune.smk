@@ -1,18 +1,45 @@
 """The search for hyper-parameters: what the rules of tune.smk read and are told."""
 
 REGION_SEARCHES = CONFIG.tuning.regions if CONFIG.tuning else {}
+SEARCHED = CONFIG.tuning.datasets if CONFIG.tuning else {}
+
+
+def searched_sets(wildcards):
+    """The data sets that are searched together: all for a hyper-network, which is trained once, else one."""
+    return wildcards.searched.split("+")
+
+
+def searched_editor(wildcards):
+    """The configured editor; of a hyper-network's sets the first, all being the same."""
+    return editor(wildcards.method, wildcards.model, searched_sets(wildcards)[0])
+
+
+def search_options(wildcards):
+    precision = searched_editor(wildcards).precision(
+        CONFIG.models[wildcards.model].dtype
+    )
+    return run_options(wildcards.model, precision)
 
 
 def search_code(wildcards):
-    """Digest of the code of a search, likewise."""
+    """Digest of the code of a search: the stage's and the method's own file."""
     return code_digest(
         "jeep.stages.edit:tune", f"jeep.editors.{editor_name(wildcards)}"
     )
 
 
+def search_prefixes(wildcards):
+    kinds = "-".join(searched_editor(wildcards).prefixes)
+    return f"results/prefixes/{wildcards.model}/seed{CONFIG.seeds[0]}/{kinds}.json"
+
+
+def search_metrics(wildcards):
+    return [CONFIG.datasets[name].metrics for name in searched_sets(wildcards)]
+
+
 def search_training_facts(wildcards):
     """Facts for the method's hyper-network, where it has one."""
-    return training_facts(wildcards) if editor_of(wildcards).trained else []
+    return training_facts(wildcards) if searched_editor(wildcards).trained else []
 
 
 def search_training_option(wildcards, input):
@@ -20,8 +47,17 @@ def search_training_option(wildcards, input):
     return f"{files} {training_limit(wildcards)}" if files else ""
 
 
-def tuning_space(wildcards):
+def search_settings(wildcards):
+    """What the search space leaves out: the method's general settings, none that an earlier search chose."""
+    return json.dumps(CONFIG.general_settings(wildcards.method))
+
+
+def search_space(wildcards):
     return json.dumps(CONFIG.tuning.space[wildcards.model][wildcards.method])
+
+
+def search_protocol(wildcards):
+    return CONFIG.tuning.protocol.model_dump_json()
 
 
 def tuning_places(wildcards):
@@ -39,44 +75,54 @@ def tuning_places(wildcards):
     return place_names(places)
 
 
-def search_trials(wildcards):
-    return CONFIG.trials_of(wildcards.model)
-
-
 def development_facts(wildcards):
-    return f"results/facts/{wildcards.model}/{CONFIG.tuning.datasets[wildcards.dataset]}.jsonl"
-
-
-def tuning_files():
-    if CONFIG.tuning is None:
-        return []
     return [
-        f"results/tuning/{model}/{dataset}/{method}.json"
-        for model in EXPERIMENT.models
-        for dataset in CONFIG.tuning.datasets
-        for method in CONFIG.tuning.space.get(model, {})
+        f"results/facts/{wildcards.model}/{SEARCHED[name]}.jsonl"
+        for name in searched_sets(wildcards)
     ]
 
 
+def tuning_files():
+    """The search of every model, method and data set."""
+    if CONFIG.tuning is None:
+        return []
+    return [
+        f"results/tuning/{model}/{sets}/{method}.jsonl"
+        for model in EXPERIMENT.models
+        for method in CONFIG.tuning.space.get(model, {})
+        for sets in (
+            ["+".join(SEARCHED)]
+            if editor(method, model, next(iter(SEARCHED))).trained
+            else SEARCHED
+        )
+    ]
+
+
+def region_settings(wildcards):
+    return searched_editor(wildcards).model_dump_json(exclude_none=True)
+
+
 def region_space(wildcards):
-    """The layers tried for one region, and nothing else."""
-    layers = REGION_SEARCHES[wildcards.model].layers
-    return json.dumps({wildcards.setting: layers[wildcards.setting]})
+    """The layers tried for one region, the configured ones among them, and nothing else."""
+    configured = json.loads(configured_layers(wildcards))[wildcards.setting]
+    others = REGION_SEARCHES[wildcards.model].layers[wildcards.setting]
+    places = [configured, *(layers for layers in others if layers != configured)]
+    return json.dumps({wildcards.setting: places})
 
 
-def region_trials(wildcards):
-    """Every place, and the configured one first."""
-    return 1 + len(REGION_SEARCHES[wildcards.model].layers[wildcards.setting])
-
-
-def region_edits(wildcards):
-    return REGION_SEARCHES[wildcards.model].edits
+def region_protocol(wildcards):
+    """Every place, in one round."""
+    search = REGION_SEARCHES[wildcards.model]
+    places = 1 + len(search.layers[wildcards.setting])
+    return json.dumps(
+        {"facts": search.facts, "draws": places, "variants": 1, "finalists": 0}
+    )
 
 
 def region_searches(wildcards):
     search = REGION_SEARCHES[wildcards.model]
     return [
-        f"results/tuning/{wildcards.model}/{search.dataset}/{search.method}-{setting}.json"
+        f"results/tuning/{wildcards.model}/{search.dataset}/{search.method}-{setting}.jsonl"
         for setting in search.layers
     ]
 
@@ -96,7 +142,7 @@ def placement_title(wildcards):
     search = REGION_SEARCHES[wildcards.model]
     return (
         f"{label_of('methods', search.method)}, one region moved: {label_of('models', wildcards.model)}, "
-        f"{search.edits} development facts of {label_of('datasets', search.dataset)}"
+        f"{search.facts} development facts of {label_of('datasets', search.dataset)}"
     )
 
 
