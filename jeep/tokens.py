@@ -94,6 +94,22 @@ def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
     return ids
 
 
+def first_tokens(tokenizer, word: str) -> set[int]:
+    """The first token of a word in every way that text has it: with and without a space in front, as it is written,
+    in lower case and capitalised.
+    """
+    found = set()
+    for form in {word, word.lower(), word.capitalize()}:
+        found.add(encode_answer(tokenizer, form)[0])
+        anchor = '"' if form[0].isalnum() else _ANCHOR  # what does not merge with the word behind it
+        encoding = tokenizer(f"{anchor}{form}", return_offsets_mapping=True, add_special_tokens=False)
+        spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        glued = next(((token, start) for token, (start, stop) in spans if stop > len(anchor)), None)
+        if glued and glued[1] == len(anchor):
+            found.add(glued[0])
+    return found
+
+
 @dataclass(frozen=True)
 class Request:
     """A fact with its rewriting prompts (the first one bare) and its KL prompt, tokenised."""

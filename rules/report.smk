@@ -32,7 +32,8 @@ rule claims:
     """IN: the collected results, what the probes found. OUT: every claim of the paper with its statistic and verdict."""
     input:
         records="results/records.parquet",
-        contrasts=contrasts(),
+        contrasts=probe_results("contrast"),
+        words=probe_results("words"),
     output:
         csv="results/claims.csv",
         markdown="results/claims.md",
@@ -56,7 +57,7 @@ rule claims:
         code=code_digest("jeep.stages.results:claims"),
     shell:
         "python -m jeep claims --records {input.records:q} --grids {params.grids:q} --sweep {params.sweep:q}"
-        " --models {params.models:q} --contrasts {input.contrasts:q}"
+        " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
         " --edits {params.edits} --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 

@@ -9,13 +9,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from jeep.artifacts.case_study import begins_with, choose, generate, study, write_study
-from jeep.artifacts.claims import paired_difference, record_values, score, write_claims
 from jeep.artifacts.comparison import write_comparison
 from jeep.artifacts.costs import write_costs
 from jeep.artifacts.report import write_report
 from jeep.errors import UserError
 from jeep.facts import Fact, Question
-from jeep.metrics import summarize
 from jeep.storage import write_tensors
 
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"jeep": "JEEP"}}
@@ -96,75 +94,6 @@ def test_a_right_answer_begins_with_whole_words():
     assert not begins_with("the pound", "pound")
 
 
-# Claims
-
-
-def test_score_is_the_tables():
-    results = records_of("jeep", [1, 0, 1, 1], [1, 1, 0, 0], [1, 0.5, 1, 1])
-    expected = summarize(results).set_index("metric").value["Score"]
-    assert score(record_values(results).to_numpy()) == pytest.approx(expected)
-
-
-def test_the_interval_of_a_paired_difference_is_the_plain_bootstraps():
-    generator = np.random.default_rng(1)
-    one, other = (record_values(records_of("x", generator.random(40) ** power, 0.5, 0.9)) for power in (0.5, 2))
-    value, low, high = paired_difference(one, other, 0)
-    drawn = []
-    for _ in range(4000):
-        rows = generator.integers(0, 40, 40)
-        drawn.append(score(one.to_numpy()[rows]) - score(other.to_numpy()[rows]))
-    assert value == pytest.approx(score(one.to_numpy()) - score(other.to_numpy()))
-    assert [low, high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.5)
-
-
-def test_what_always_wins_is_supported_and_what_is_equal_is_not(tmp_path):
-    half = [0, 1] * 20
-    parts = [
-        records_of("jeep", [1] * 40),
-        records_of("memit", half),
-        records_of("pmet", [1] * 40),
-        records_of("none", [0] * 40),
-        records_of("low", half),
-        records_of("high", [1] * 40),
-        records_of("alone", half, seed=0).query("metric == 'ES'").assign(dataset="no-locality"),
-    ]
-    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
-    grid = {"model": ["m"], "dataset": ["d", "no-locality"], "method": ["none", "memit", "pmet", "jeep"]}
-    sweep = {"low": 0.1, "high": 1.0}
-    grids = {"main": grid, "sweep": grid | {"method": list(sweep)}}
-    write_claims([tmp_path / "records.parquet"], 40, grids, sweep, {}, 0, tmp_path / "claims.csv")
-    table = pd.read_csv(tmp_path / "claims.csv").set_index("other")
-    assert table.verdict["memit"] == "supported"
-    assert table.verdict["pmet"] == "undecided"
-    assert "none" not in table.index
-    assert table.verdict["0.1"] == "supported", "the Score falls from its best towards the small end"
-    assert table.value["memit"] == pytest.approx(100 - 75)  # of 100, 100, 100 and of 50, 100, 100
-    assert "supported" in (tmp_path / "claims.md").read_text()
-
-
-def test_stages_are_read_from_each_half_of_the_layers(tmp_path):
-    """Four layers; by hand: the original gains a factor of ten in rank below, the new one nothing above."""
-    rows = []
-    for case in range(20):
-        for position in ("subject_last", "prediction"):
-            for layer in range(5):
-                for answer in ("original", "new"):
-                    gains = answer == "original" and position == "subject_last"
-                    rank = 10.0 ** (3 - min(layer, 1) * gains) - 1
-                    rows.append((case, position, layer, "state", answer, 0.1, rank))
-    columns = ["case_id", "position", "layer", "part", "answer", "probability", "rank"]
-    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "contrast.parquet")
-    records_of("none", [1, 1]).to_parquet(tmp_path / "records.parquet")
-    write_claims(
-        [tmp_path / "records.parquet"], 2, {}, {}, {"m": tmp_path / "contrast.parquet"}, 0, tmp_path / "claims.csv"
-    )
-    table = pd.read_csv(tmp_path / "claims.csv")
-    assert list(table.value) == [1, 0]
-    assert list(table.verdict) == ["supported", "undecided"]
-    assert "layer 0 to 2" in table.statistic[0]
-    assert "layer 2 to 3" in table.statistic[1]
-
-
 # Beside the paper
 
 
@@ -216,9 +145,8 @@ def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
 
 def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
     claims = {"claim": "it works", "dataset": "d", "model": "m", "one": "jeep", "other": "memit", "statistic": "Score"}
-    pd.DataFrame([claims | {"value": 1, "low": 0.5, "high": 2, "verdict": "supported"}]).to_csv(
-        tmp_path / "claims.csv", index=False
-    )
+    claims |= {"value": 1, "low": 0.5, "high": 2, "p": 0.03, "verdict": "supported", "corrected": "undecided"}
+    pd.DataFrame([claims]).to_csv(tmp_path / "claims.csv", index=False)
     (tmp_path / "table3.md").write_text("| the | table |\n")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/figure4.png").write_bytes(b"")
@@ -234,6 +162,7 @@ def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
     )
     text = (tmp_path / "REPORT.md").read_text()
     assert "1 supported." in text
+    assert "all 1 comparisons by Holm's method: 1 undecided." in text
     assert "| the | table |" in text
     assert "](figures/figure4.png)" in text
     assert "sha256 f9d86028c6e0d64e" in text

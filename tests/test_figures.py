@@ -51,7 +51,7 @@ def contrast(tmp_path):
     ]
     columns = ["case_id", "position", "layer", "part", "answer", "probability", "rank"]
     pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "contrast.parquet")
-    regions = {"prediction": [0, 0, 0], "low": [0], "high": [2]}
+    regions = {"prediction": [0, 0, 0], "low": [0], "middle": [1], "high": [2]}
     (tmp_path / "regions.json").write_text(json.dumps(regions))
     return tmp_path / "contrast.parquet"
 
@@ -143,3 +143,14 @@ def test_a_figure_is_a_pdf_and_a_png_that_do_not_change(name, request, tmp_path)
     image = Image.open(tmp_path / "one" / "figure.png")
     assert image.width > 1000
     assert len(set(image.convert("L").getdata())) > 10, "not a blank page"
+
+
+def test_each_stage_is_marked_in_the_panel_of_its_position(contrast, tmp_path, monkeypatch):
+    """The low region at the subject, the middle layers and the high region at the prediction."""
+    drawn = []
+    monkeypatch.setattr("jeep.figures.probes.save", lambda figure, out: drawn.append(figure))
+    draw_contrast(contrast, contrast.with_name("regions.json"), "The model", tmp_path / "figure.pdf")
+    panels = {axis.get_title(): [text.get_text() for text in axis.texts] for axis in drawn[0].axes if axis.get_title()}
+    assert panels == {"at the subject's last token": ["low"], "at the prediction position": ["middle", "high"]}
+    spans = [patch.get_x() for axis in drawn[0].axes[:2] for patch in axis.patches]
+    assert spans == [0, 1, 2]

@@ -14,7 +14,7 @@ from jeep.probes.fact_lists import KnowledgeBase, candidates_of, phrases, questi
 from jeep.probes.lens import flows, probability_and_rank
 from jeep.probes.regions import propose_regions
 from jeep.probes.word_sets import TokenSets, probe_words, word_sets
-from jeep.tokens import encode_answer, locate
+from jeep.tokens import encode_answer, first_tokens, locate
 
 
 def test_rank_counts_what_is_more_probable_and_no_ties():
@@ -125,6 +125,19 @@ def test_regions_may_be_empty():
     assert proposed["low"] == proposed["high"] == []
 
 
+def test_the_middle_is_where_both_ranks_improve_at_the_prediction():
+    table = made_up_contrast({}, {4: 1.0})
+    at = (table.position == "prediction") & table.layer.between(1, 12)
+    rises = {"original": {2, 3, 4, 5, 8}, "new": {1, 2, 3, 4, 5, 6, 8}}  # both in blocks 2 to 5, and in 8
+    noise = np.random.default_rng(0)
+    for answer, blocks in rises.items():
+        rows = at & (table.answer == answer)
+        climbed = table[rows].layer.map(lambda layer, its=blocks: sum(block < layer for block in its))
+        table.loc[rows, "rank"] = 10 ** (9 - climbed + noise.normal(0, 0.05, rows.sum()))
+        table.loc[(table.position == "prediction") & (table.layer == 0), "rank"] = 1e9
+    assert propose_regions(table, 6, 3)["middle"] == [2, 3, 4, 5]
+
+
 FACT = Fact("c", "New York City", "The mayor of {} is", "mayor", "Ann Lee", "Eric Adams")
 
 
@@ -165,6 +178,22 @@ def test_word_probe_has_every_set_and_layer(trained, facts):
     np.testing.assert_allclose(original.probability, same.probability, rtol=1e-5)
     np.testing.assert_array_equal(original["rank"].to_numpy(int), same["rank"])
     assert (overlaps[(overlaps.one == "related") & (overlaps.other == "non-factual")].shared > 0).all()
+
+
+def test_a_bare_comma_and_a_capitalised_stop_word_are_stop_words(trained, facts):
+    """What a text most often goes on with is not "unrelated"."""
+    sets = [word_sets(facts[0], [], [])]
+    table, _ = probe_words(trained, facts[:1], sets, True, 100)
+    with torch.no_grad():
+        prompt = locate(trained.tokenizer, facts[0])
+        packing, states = trained.pack([prompt.ids])
+        p = trained.logits(trained.run(states, packing, 0, trained.depth - 1)[-1:])[0].softmax(-1)
+    tokens = set().union(*(first_tokens(trained.tokenizer, word) for word in sets[0]["stop words"]))
+    tokens -= {encode_answer(trained.tokenizer, facts[0].target_true)[0]}
+    assert trained.tokenizer(",").input_ids[0] in tokens
+    assert trained.tokenizer("The").input_ids[0] in tokens
+    found = table[(table.set == "stop words") & (table.layer == trained.depth)]
+    assert float(found.probability.iloc[0]) == pytest.approx(float(p[sorted(tokens)].sum()), rel=1e-5)
 
 
 def test_a_knowledge_base_lists_what_is_true_of_a_subject_and_a_relation():

@@ -8,7 +8,7 @@ from conftest import SHARED
 
 from jeep.errors import UserError
 from jeep.facts import Fact, InvalidFact, read_facts
-from jeep.tokens import encode, encode_answer, locate, locate_subject
+from jeep.tokens import encode, encode_answer, first_tokens, locate, locate_subject
 
 CASES = [
     ("Paris", "The city of {} lies in"),
@@ -82,6 +82,25 @@ def test_an_answer_continues_its_prompt_after_one_space(tokenizer, answer):
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert text == f"The city of Paris lies in {answer}"
     assert encode_answer(tokenizer, f" {answer}") == encode_answer(tokenizer, answer)
+
+
+def test_first_tokens_are_those_of_running_text(byte_level):
+    """A stop word begins a sentence or follows a space; a comma follows its word."""
+    text = "The city, the old"
+    ids = byte_level(text).input_ids
+    found = first_tokens(byte_level, "the")
+    for part in ("The", " The", "the", " the"):
+        assert byte_level(part).input_ids[0] in found
+    assert ids[0] in found
+    comma = first_tokens(byte_level, ",")
+    assert comma == {byte_level(",").input_ids[0], byte_level(" ,").input_ids[0]}
+    assert comma & set(ids)
+
+
+def test_first_tokens_of_metaspaces(sentencepiece):
+    words = {sentencepiece.convert_ids_to_tokens(token) for token in first_tokens(sentencepiece, "in")}
+    assert "▁in" in words
+    assert any(not word.startswith("▁") for word in words)
 
 
 def test_an_answer_without_tokens_is_an_error(tokenizer):

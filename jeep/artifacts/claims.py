@@ -2,152 +2,160 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy.stats import bootstrap
+from statsmodels.stats.multitest import multipletests
 
-from jeep.artifacts.tables import chosen
+from jeep.artifacts.intervals import Interval, resampled, score, values_of
+from jeep.artifacts.probe_claims import contrast_claims, word_claims
+from jeep.artifacts.tables import UNEDITED, chosen
 from jeep.artifacts.texts import write_texts
 from jeep.metrics import METRICS
 from jeep.storage import atomic
 
-COLUMNS = ["claim", "dataset", "model", "one", "other", "statistic", "value", "low", "high", "verdict"]
-RESAMPLES = 5000
-_DRAWN = 2_000_000
-"""Records drawn at a time, for memory's sake."""
-_LEAST = 1e-30
-"""Probabilities below count as this, for their logarithm."""
+_KEYS = ["claim", "dataset", "model", "one", "other", "statistic"]
+COLUMNS = [*_KEYS, "value", "low", "high", "p", "verdict", "p_holm", "corrected"]
+Grid = Mapping[str, Sequence[str]]
+"""Models, data sets and methods that a table or figure compares."""
+FEW = 10
+"""Below so many edits a Score is of too few records to compare."""
+MARGIN = 2.0
+"""Points of Score within which a method is near the best."""
+_ES, _LS = METRICS.index("ES"), METRICS.index("LS")
 
 
-def record_values(results: pd.DataFrame) -> pd.DataFrame:
-    """ES, GS and LS of every record of one run, the mean over its prompts and seeds; in percent."""
-    return results.pivot_table(index="case_id", columns="metric", values="value")[list(METRICS)] * 100
+def _where(results: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame, set[str]]]:
+    """Every data set and model whose records have all metrics: where, its results, and its methods."""
+    for (dataset, model), part in results.groupby(["dataset", "model"], sort=False):
+        if set(METRICS) <= set(part["metric"]):
+            yield {"dataset": dataset, "model": model}, part, set(part["method"])
 
 
-def score(values: Float[np.ndarray, "... n 3"]) -> Float[np.ndarray, "..."]:
-    """Harmonic mean of the means over n records; 0 where one of them is. A record may lack a metric (NaN)."""
-    means = np.nanmean(values, -2)
-    with np.errstate(divide="ignore"):
-        return np.asarray(3 / (1 / means).sum(-1))
+def _row(claim: str, where: Mapping[str, str], one: str, other: str, statistic: str, interval: Interval) -> dict:
+    return {"claim": claim, **where, "one": one, "other": other, "statistic": statistic, **interval._asdict()}
 
 
-def paired_difference(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> tuple[float, float, float]:
-    """Score(one) − Score(other) with its 95 % interval, by a bootstrap that draws records for both together."""
-    one, other = one.align(other, join="inner")
-    left, right = one.to_numpy(), other.to_numpy()
-
-    def statistic(rows, axis=-1):
-        return score(left[rows]) - score(right[rows])
-
-    found = bootstrap(
-        (np.arange(len(left)),),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, _DRAWN // len(left)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(score(left) - score(right)), float(found.low), float(found.high)
+def _difference(part: pd.DataFrame, edits: int, one: str, other: str, seed: int) -> Interval:
+    """Score(one) − Score(other)."""
+    values = values_of(part, [(one, edits), (other, edits)])
+    return resampled(values, lambda means: score(means[0]) - score(means[1]), seed)
 
 
-def _row(claim: str, where: Mapping[str, str], one: str, other: str, statistic: str, interval) -> dict:
-    value, low, high = interval
-    verdict = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-    numbers = {"value": value, "low": low, "high": high}
-    return {"claim": claim, **where, "one": one, "other": other, "statistic": statistic, **numbers, "verdict": verdict}
-
-
-def _runs(results: pd.DataFrame) -> Iterator[tuple[dict[str, str], dict[str, pd.DataFrame]]]:
-    """For every data set and model whose records have all metrics: where, and each method's values."""
-    for (dataset, model), group in results.groupby(["dataset", "model"], sort=False):
-        if set(METRICS) <= set(group["metric"]):
-            values = {method: record_values(part) for method, part in group.groupby("method")}
-            yield {"dataset": dataset, "model": model}, values
-
-
-def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], seed: int) -> list[dict]:
+def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], edits: int, seed: int) -> list[dict]:
     """`one` has a greater Score than `other`, on every model and data set where both ran."""
     return [
-        _row(claim, where, one, other, "Score, paired", paired_difference(values[one], values[other], seed))
-        for where, values in _runs(results)
+        _row(claim, where, one, other, "Score, paired", _difference(part, edits, one, other, seed))
+        for where, part, methods in _where(results)
         for one, other in pairs
-        if one in values and other in values
+        if {one, other} <= methods
     ]
 
 
-def _sweep(results: pd.DataFrame, values: Mapping[str, float], seed: int) -> list[dict]:
-    """Score falls from its best value in the sweep to either end."""
+def _curve(results: pd.DataFrame, seed: int) -> list[dict]:
+    """Figure 4: JEEP's lead over MEMIT grows with the number of edits; it is near the best at every number."""
     rows = []
+    for where, part, methods in _where(results):
+        counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
+        if {"jeep", "memit"} <= methods and len(counts) > 1:
+            values = values_of(part, [(name, count) for name in ("jeep", "memit") for count in counts])
+            growth = resampled(values, lambda means, counts=counts: _growth(means, counts), seed)
+            statistic = f"points of lead for each factor e of edits, {counts[0]} to {counts[-1]}"
+            rows.append(_row("Figure 4: JEEP's lead over MEMIT grows", where, "jeep", "memit", statistic, growth))
+        others = sorted(methods - {"jeep", UNEDITED})
+        for count in counts if "jeep" in methods and others else ():
+            values = values_of(part, [(name, count) for name in ("jeep", *others)])
+            near = resampled(values, lambda means: score(means[0]) - score(means[1:]).max(0) + MARGIN, seed)
+            claim = f"Figure 4: JEEP is within {MARGIN:g} points of the best"
+            statistic = f"Score, paired, {count} edits, plus {MARGIN:g}"
+            rows.append(_row(claim, where, "jeep", "best other", statistic, near))
+    return rows
+
+
+def _growth(means: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Slope of the lead over ln(edits), by least squares weighted with the number of records of each point."""
+    leads = score(means[: len(counts)]) - score(means[len(counts) :])
+    x = np.log(counts).reshape(-1, *[1] * (leads.ndim - 1))
+    weights = np.where(np.isnan(leads), 0.0, np.reshape(counts, x.shape))  # a draw may have no record of a small count
+    leads = np.nan_to_num(leads)
+    x = x - (weights * x).sum(0) / weights.sum(0)
+    return np.asarray((weights * x * leads).sum(0) / (weights * x**2).sum(0))
+
+
+def _sweep(results: pd.DataFrame, values: Mapping[str, float], edits: int, seed: int) -> list[dict]:
+    """Figure 6, a shape that was fixed before: with γ* efficacy rises and locality falls, and Score is best inside."""
     ordered = sorted(values, key=values.__getitem__)
-    for where, of in _runs(results):
-        best = max(ordered, key=lambda name: float(score(of[name].to_numpy())))
-        for end, claim in ((ordered[0], "falls towards small γ*"), (ordered[-1], "falls towards large γ*")):
-            names = (f"{values[best]:g} (best)", f"{values[end]:g}")
-            interval = paired_difference(of[best], of[end], seed)
-            rows.append(_row(f"Figure 6: Score {claim}", where, *names, "Score, paired", interval))
-    return rows
+    least, most = (f"{values[name]:g}" for name in (ordered[0], ordered[-1]))
+    shapes: list[tuple[str, str, str, str, Any]] = [
+        ("efficacy rises with γ*", most, least, "ES, paired", lambda m: m[-1][..., _ES] - m[0][..., _ES]),
+        ("locality falls with γ*", least, most, "LS, paired", lambda m: m[0][..., _LS] - m[-1][..., _LS]),
+    ]
+    if len(ordered) > 2:
+        for end, name in ((0, least), (-1, most)):
+            shape = f"Score is better inside than at γ* {name}"
+            statistic = "mean of inner Scores, paired"
+            shapes.append((shape, "inner", name, statistic, lambda m, end=end: score(m[1:-1]).mean(0) - score(m[end])))
+    return [
+        _row(f"Figure 6: {claim}", where, one, other, statistic, resampled(found, function, seed))
+        for where, part, methods in _where(results)
+        if set(ordered) <= methods
+        for found in [values_of(part, [(name, edits) for name in ordered])]
+        for claim, one, other, statistic, function in shapes
+    ]
 
 
-def _stages(contrast: Path, model: str) -> list[dict]:
-    """The original gains more than the new answer: at the subject in the lower half of the layers, at the prediction
-    position in the upper one without the topmost block.
-    """
-    states = pd.read_parquet(contrast)
-    states = states[states["part"] == "state"]
-    depth = int(states["layer"].max())
-    stages = (
-        ("enrichment at the subject's last token", "subject_last", (0, depth // 2), "rank"),
-        ("promotion at the prediction position", "prediction", (depth // 2, depth - 1), "probability"),
-    )
-    rows = []
-    for stage, place, (first, last), column in stages:
-        part = states[(states["position"] == place) & states["layer"].isin([first, last])]
-        levels = -np.log10(1 + part["rank"]) if column == "rank" else np.log10(part["probability"].clip(lower=_LEAST))
-        wide = part.assign(level=levels).pivot(index="case_id", columns=["answer", "layer"], values="level")
-        gain = {answer: wide[answer][last] - wide[answer][first] for answer in ("original", "new")}
-        difference = gain["original"] - gain["new"]
-        mean, half = difference.mean(), 1.96 * difference.std() / np.sqrt(len(difference))
-        statistic = f"gain from layer {first} to {last}, log10 {column}"
-        where = {"dataset": "", "model": model}
-        interval = (mean, mean - half, mean + half)
-        rows.append(_row(f"Figure 2: {stage}", where, "original", "new", statistic, interval))
-    return rows
-
-
-def write_claims(
+def find_claims(
     records: Sequence[Path],
     edits: int,
-    grids: Mapping[str, Mapping[str, Sequence[str]]],
+    grids: Mapping[str, Grid],
     sweep: Mapping[str, float],
-    probes: Mapping[str, Path],
+    contrasts: Mapping[str, Path],
+    words: Mapping[str, Path],
     seed: int,
-    out: Path,
-) -> None:
-    """Write CSV, Markdown and HTML: every claim with its statistic, 95 % interval and verdict.
+) -> pd.DataFrame:
+    """Every claim with its statistic, 95 % interval, p-value and verdict, and those corrected for their number (Holm).
 
-    `grids` holds what tables 2 and 3 (`main`), table 4 (`ablations`) and Figure 6 (`sweep`) compare, `sweep` the value
-    of each of its methods, `probes` the contrast of each model. A method named jeep is the paper's.
+    `grids` holds what tables 2 and 3 (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`)
+    compare, `sweep` the value of each of its methods, `contrasts` and `words` what the probes of each model found. A
+    method named jeep is the paper's.
     """
     rows: list[dict] = []
     if "main" in grids:
-        others = [("jeep", name) for name in grids["main"]["method"] if name not in ("jeep", "none")]
-        results = chosen(records, grids["main"], edits)
-        rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
+        others = [("jeep", name) for name in grids["main"]["method"] if name not in ("jeep", UNEDITED)]
+        rows += _pairs(
+            chosen(records, grids["main"], edits), "Tables 2, 3: JEEP has the greatest Score", others, edits, seed
+        )
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [("jeep", name) for name in grids["ablations"]["method"] if name != "jeep"]
-        rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, seed)
+        rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, edits, seed)
         low_high = [("wo_high_delta_and_step3", "wo_low_delta_and_step2"), ("wo_step3", "wo_step2")]
-        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, seed)
+        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, edits, seed)
+    if "curve" in grids:
+        rows += _curve(chosen(records, grids["curve"]), seed)
     if "sweep" in grids:
-        rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
-    for model, contrast in probes.items():
-        rows += _stages(contrast, model)
-    table = pd.DataFrame(rows, columns=COLUMNS).round({"value": 2, "low": 2, "high": 2})
+        rows += _sweep(chosen(records, grids["sweep"], edits), sweep, edits, seed)
+    for find, files in ((contrast_claims, contrasts), (word_claims, words)):
+        for model, path in files.items():
+            rows += [_row(*found[:1], {"dataset": "", "model": model}, *found[1:]) for found in find(path)]
+    table = pd.DataFrame(rows, columns=[*_KEYS, *Interval._fields])
+    corrected = multipletests(table["p"], method="holm")[1] if len(table) else []
+    table = table.assign(p_holm=corrected)
+    for column, p in (("verdict", "p"), ("corrected", "p_holm")):
+        sides = np.where(table["value"] > 0, "supported", "refuted")
+        table[column] = np.where(table[p] < 0.05, sides, "undecided")
+    return table[COLUMNS]
+
+
+def write_claims(table: pd.DataFrame, out: Path) -> None:
+    """Write CSV, Markdown and HTML."""
+    table = table.round({"value": 2, "low": 2, "high": 2, "p": 4, "p_holm": 4})
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
-    caption = "Supported: the 95 % interval lies above zero; refuted: below it; undecided: around it."
+    caption = (
+        "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
+        f"method for all {len(table)} comparisons."
+    )
     write_texts(out, {".md": shown, ".html": shown}, caption)

@@ -40,6 +40,7 @@ def write_report(
         tables={path.stem: path.read_text(encoding="utf-8").strip() for path in tables},
         claims=found.to_dict("records"),
         verdicts=found["verdict"].value_counts().to_dict(),
+        corrected=found["corrected"].value_counts().to_dict(),
         figures={path.stem: os.path.relpath(path, out.parent) for path in figures},
     )
     with atomic(out) as temporary:

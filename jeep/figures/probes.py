@@ -18,6 +18,9 @@ from jeep.storage import read_json, read_jsonl
 _COLORS = {"original": PALETTE[0], "new": PALETTE[1]}
 _NAMES = {"original": "original answer", "new": "new answer"}
 _PLACES = {"subject_last": "subject's last token", "prediction": "prediction position"}
+_STAGES = {"subject_last": ("low",), "prediction": ("middle", "high")}
+"""Of the recall of an answer (§4.1), by the position where each is found."""
+_STAGE_COLORS = {"low": PALETTE[2], "middle": "0.6", "high": PALETTE[3]}
 _SETS = {"original": 0, "factual": 2, "non-factual": 4, "stop words": 1, "unrelated": 7}
 _LEAST = 1e-8
 """Probabilities below are drawn here."""
@@ -49,7 +52,8 @@ def draw_prompt(table: Path, title: str, out: Path) -> None:
 def draw_contrast(table: Path, regions: Path, title: str, out: Path) -> None:
     """Figure 2: mean rank and probability of both answers' first tokens by layer, at both positions.
 
-    Bands are 95 % intervals over prompts; the proposed regions are shaded.
+    Bands are 95 % intervals over prompts. Each stage is shaded in the panel of its position: the proposed low region at
+    the subject, the middle layers and the proposed high region at the prediction.
     """
     states = pd.read_parquet(table)
     states = states[states["part"] == "state"]
@@ -69,7 +73,7 @@ def draw_contrast(table: Path, regions: Path, title: str, out: Path) -> None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             other.set_ylabel("mean probability")
             other.set_ylim(bottom=0)
-            _shade(axis, proposed)
+            _shade(axis, proposed, _STAGES[place])
         lines = [line for one in (axis, other) for line in one.get_lines() if not line.get_label().startswith("_")]
         figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=4)
         figure.suptitle(title)
@@ -111,21 +115,16 @@ def _band(axis: Axes, values: pd.Series, layers: pd.Series, color, line: str, la
     axis.fill_between(mean.index, low, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
-def _shade(axis: Axes, proposed: dict) -> None:
-    """Mark low, middle and high regions; a block l changes what is drawn between l and l + 1."""
-    depth = len(proposed["prediction"])
-    low = (proposed["low"][0], proposed["low"][-1] + 1) if proposed["low"] else None
-    high = (proposed["high"][0], proposed["high"][-1] + 1) if proposed["high"] else None
-    spans = {"low": low, "high": high}
-    if low and high:
-        spans["middle"] = (low[1], high[0])
-    for name, span in spans.items():
-        if span:
-            color = {"low": PALETTE[2], "high": PALETTE[3], "middle": "0.6"}[name]
-            axis.axvspan(*span, color=color, alpha=0.12, linewidth=0)
-            middle = sum(span) / 2
-            axis.text(middle, 0.02, name, ha="center", transform=axis.get_xaxis_transform(), fontsize=6.5)
-    axis.set_xlim(0, depth)
+def _shade(axis: Axes, proposed: dict, stages: Sequence[str]) -> None:
+    """Mark stages where they were found; a block l changes what is drawn between l and l + 1."""
+    for name in stages:
+        if proposed[name]:
+            span = proposed[name][0], proposed[name][-1] + 1
+            axis.axvspan(*span, color=_STAGE_COLORS[name], alpha=0.12, linewidth=0)
+            height = 0.08 if name == "middle" else 0.02  # it may overlap the high region
+            transform = axis.get_xaxis_transform()
+            axis.text(sum(span) / 2, height, name, ha="center", transform=transform, fontsize=6.5)
+    axis.set_xlim(0, len(proposed["prediction"]))
 
 
 def draw_words(table: Path, title: str, out: Path) -> None:
@@ -169,7 +168,7 @@ def draw_placement(
                 line = {"color": color, "linewidth": 2.4 if thick else 1.0, "solid_capstyle": "butt"}
                 axis.plot(ends, [result["Score"]] * 2, **line, label=setting if thick else None)
                 axis.errorbar(ends.mean(), result["Score"], result["ci95"], color=color, linewidth=0.5)
-        _shade(axis, read_json(regions))
+        _shade(axis, read_json(regions), ("low", "high"))
         axis.set(xlabel="block", ylabel="Score (%)", title=title)
         axis.legend()
         save(figure, out)

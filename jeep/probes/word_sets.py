@@ -14,7 +14,7 @@ from jeep.models import EditableModel
 from jeep.probes.lens import flows, read_out
 from jeep.probes.retrieval import Index
 from jeep.probes.words import STOP_WORDS, words
-from jeep.tokens import encode_answer, locate
+from jeep.tokens import encode_answer, first_tokens, locate
 
 SETS = ("original", "related", "factual", "stop words", "non-factual", "unrelated")
 
@@ -89,10 +89,14 @@ def probe_words(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Summed probability and mean rank of every set's first tokens at the prediction position, after every layer.
 
+    Stop words and punctuation count in every way that text has them (`first_tokens`): a comma follows its word without
+    a space. The words of the other sets count as they are written, behind a space.
+
     Returns rows of case_id, layer, set, tokens, probability, rank; and rows of case_id, one, other, shared: how many
     first tokens two sets have in common. `unrelated` is every token that is in no other set.
     """
     first = cache(lambda word: encode_answer(model.tokenizer, word)[0])
+    ways = cache(lambda word: first_tokens(model.tokenizer, word))
     prompts = [locate(model.tokenizer, fact) for fact in facts]
     tables, overlaps = {}, []
     found = flows(model, [p.ids for p in prompts], [[p.prediction] for p in prompts], token_budget)
@@ -100,6 +104,7 @@ def probe_words(
         fact = facts[number]
         tokens = {"original": [first(fact.target_true)]}
         tokens |= {name: [first(word) for word in listed] for name, listed in sets[number].items()}
+        tokens["stop words"] = sorted(set().union(*map(ways, sets[number]["stop words"])) - set(tokens["original"]))
         token_sets = TokenSets(tokens, model.device)
         probability, rank = read_out(
             model, flow.hidden[0], norm, lambda logits, _, its=token_sets: list(its.measure(logits))

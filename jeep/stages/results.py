@@ -119,19 +119,21 @@ def comparison(args: argparse.Namespace) -> None:
 @stage(
     records=RECORDS,
     edits=COUNT,
-    grids={"type": json.loads, "help": "what tables 2-4 and Figure 6 compare, as JSON"},
+    grids={"type": json.loads, "help": "what tables 2-4 and Figures 4 and 6 compare, as JSON"},
     sweep={"type": json.loads, "default": {}, "help": "values of the sweep's methods, as JSON"},
     models={"type": str, "nargs": "*", "default": (), "help": "models that were probed"},
     contrasts={"nargs": "*", "default": (), "help": "results of `probe-contrast` of each"},
+    words={"nargs": "*", "default": (), "help": "results of `probe-words` of each"},
     seed=SEED,
     out=CSV,
 )
 def claims(args: argparse.Namespace) -> None:
     """Test the paper's claims on the results."""
-    from jeep.artifacts.claims import write_claims
+    from jeep.artifacts.claims import find_claims, write_claims
 
-    probes = dict(zip(args.models, args.contrasts, strict=True))
-    write_claims(args.records, args.edits, args.grids, args.sweep, probes, args.seed, args.out)
+    contrasts, words = (dict(zip(args.models, files, strict=True)) for files in (args.contrasts, args.words))
+    found = find_claims(args.records, args.edits, args.grids, args.sweep, contrasts, words, args.seed)
+    write_claims(found, args.out)
 
 
 @stage(

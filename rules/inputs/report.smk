@@ -1,19 +1,20 @@
 """The report: what the rules of report.smk read and are told."""
 
 
-def contrasts():
-    """What the contrast probe found, of every probed model."""
+def probe_results(name):
+    """What a probe found, of every probed model."""
     return [
-        f"results/probe/{model}/contrast.parquet"
+        f"results/probe/{model}/{name}.parquet"
         for model in (PROBE.models if PROBE else [])
     ]
 
 
 def claim_grids():
-    """What tables 2 and 3, table 4 and Figure 6 compare."""
+    """What tables 2 and 3, table 4 and Figures 4 and 6 compare."""
     grids = {
         "main": EXPERIMENT,
         "ablations": EXPERIMENT.ablations,
+        "curve": EXPERIMENT.curve,
         "sweep": SERIES.get("figure6"),
     }
     return json.dumps(
