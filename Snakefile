@@ -38,6 +38,7 @@ config["provenance"] = provenance()  # for the captions
 
 localrules:
     all,
+    large,
     probe,
     placement,
     tune,
@@ -54,6 +55,12 @@ rule probe:
     """Figures 1, 2 and 5, proposed regions, and what MLPs and attention contribute."""
     input:
         [f"{path}.pdf" for path in probe_figures()],
+
+
+rule large:
+    """The main methods with all facts of the evaluation split: an hour or two."""
+    input:
+        large_files(),
 
 
 rule placement:

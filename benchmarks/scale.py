@@ -54,7 +54,8 @@ class Scale:
             if self.name in grid.models:
                 for dataset in grid.datasets:
                     for method in grid.methods:
-                        counts.setdefault((dataset, method), set()).update(grid.counts(self.config.experiment.edits))
+                        numbers = grid.counts(dataset, self.config.experiment.edits)
+                        counts.setdefault((dataset, method), set()).update(numbers)
         for (dataset, method), numbers in counts.items():
             yield dataset, method, sorted(numbers)
 

@@ -59,6 +59,9 @@ class Config(Strict):
     def _references(self) -> "Config":
         if self.experiment.sweep:
             self.methods.update(self.experiment.sweep.defined())
+        for name, dataset in self.datasets.items():
+            if dataset.settings_of is not None:
+                self._check_names(f"datasets.{name}.settings_of", "datasets", [dataset.settings_of])
         self._check_methods()
         for where, grid in self.experiment.grids.items():
             self._check_grid(where, grid)
@@ -144,7 +147,9 @@ class Config(Strict):
     def _settings(self, method: str, model: str, dataset: str) -> dict[str, Any]:
         entry = self.methods[method]
         merged = self._settings(entry.extends, model, dataset) if entry.extends else {}
-        for layer in (entry.settings, entry.overrides.get(model), entry.overrides.get(f"{model}/{dataset}")):
+        datasets = [name for name in (self.datasets[dataset].settings_of, dataset) if name]
+        overrides = [entry.overrides.get(key) for key in (model, *(f"{model}/{name}" for name in datasets))]
+        for layer in (entry.settings, *overrides):
             merged = merge(merged, layer or {})
         return merged
 

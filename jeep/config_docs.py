@@ -31,6 +31,7 @@ _PARTS = (
     schema.Experiment,
     schema.Grid,
     schema.Curve,
+    schema.Large,
     schema.Sweep,
     schema.CaseStudy,
     schema.Probe,

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from jeep.editors import EDITORS
 from jeep.facts import Format
@@ -46,6 +46,8 @@ class Dataset(Strict):
     """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
     on_invalid: Literal["error", "skip"] = "error"
     """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
+    settings_of: Name | None = None
+    """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None
@@ -121,8 +123,8 @@ class Grid(Strict):
     datasets: list[Name]
     methods: list[Name]
 
-    def counts(self, edits: int) -> list[int]:
-        """The numbers of facts edited at once, `edits` being the experiment's."""
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """The numbers of facts of a data set edited at once, `edits` being the experiment's."""
         return [edits]
 
 
@@ -132,9 +134,27 @@ class Curve(Grid):
     points: PositiveInt = 16
     """Edit counts are exp(ln(edits)·i/points), i = 0..points, rounded."""
 
-    def counts(self, edits: int) -> list[int]:
+    def counts(self, dataset: str, edits: int) -> list[int]:
         """m_i of §5.3; each once."""
         return sorted({round(math.exp(math.log(edits) * i / self.points)) for i in range(self.points + 1)})
+
+
+class Large(Grid):
+    """Some methods with many more facts than the experiment's (the target `large`, no part of `all`)."""
+
+    edits: dict[Name, list[PositiveInt]]
+    """Numbers of facts edited at once, by data set."""
+
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """Those of the data set."""
+        return sorted(self.edits[dataset])
+
+    @model_validator(mode="after")
+    def _every_set(self) -> "Large":
+        for name in self.datasets:
+            if not self.edits.get(name):
+                raise ValueError(f"edits: no number for {name!r}")
+        return self
 
 
 class Sweep(Strict):
@@ -188,6 +208,7 @@ class Experiment(Grid):
     """Figure 6."""
     case_study: CaseStudy | None = None
     """Table 1; of runs that the experiment has."""
+    large: Large | None = None
 
     @property
     def grids(self) -> dict[str, Grid]:
@@ -197,6 +218,7 @@ class Experiment(Grid):
             "experiment.ablations": self.ablations,
             "experiment.curve": self.curve,
             "experiment.sweep": self.sweep.grid if self.sweep else None,
+            "experiment.large": self.large,
         }
         return {name: grid for name, grid in parts.items() if grid is not None}
 

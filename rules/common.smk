@@ -81,21 +81,51 @@ def option(name, value):
     return f"--{name} {value}" if value else ""
 
 
-@cache
-def cells():
-    """The numbers of edits of every (model, data set, method) that is run, over all that the experiment asks for."""
+LARGE = EXPERIMENT.large
+
+
+def cells_of(grids):
+    """The numbers of edits of every (model, data set, method) that some grids run."""
     counts = {}
-    for grid in EXPERIMENT.grids.values():
-        for cell in product(grid.models, grid.datasets, grid.methods):
-            counts.setdefault(cell, set()).update(grid.counts(EXPERIMENT.edits))
+    for grid in grids:
+        for model, dataset, method in product(grid.models, grid.datasets, grid.methods):
+            numbers = counts.setdefault((model, dataset, method), set())
+            numbers.update(grid.counts(dataset, EXPERIMENT.edits))
     return {cell: sorted(numbers) for cell, numbers in counts.items()}
 
 
 @cache
-def runs():
-    """Every evaluated run. The unedited model does not depend on the seed: it is evaluated under the first."""
+def cells():
+    """The numbers of edits of all cells that the configuration asks for."""
+    return cells_of(EXPERIMENT.grids.values())
+
+
+def runs_of(grids):
+    """Evaluated runs. The unedited model does not depend on the seed: it is evaluated under the first."""
     return [
         {"model": model, "dataset": dataset, "method": method, "seed": seed}
-        for model, dataset, method in cells()
+        for model, dataset, method in cells_of(grids)
         for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
     ]
+
+
+@cache
+def runs():
+    """Every run that `all` evaluates."""
+    return runs_of(grid for grid in EXPERIMENT.grids.values() if grid is not LARGE)
+
+
+@cache
+def large_runs():
+    """Every run of the target `large`."""
+    return runs_of([LARGE] if LARGE else [])
+
+
+def most_edits(wildcards):
+    """The largest number of facts of a data set that are edited at once in a model."""
+    numbers = (
+        counts[-1]
+        for (model, dataset, _), counts in cells().items()
+        if (model, dataset) == (wildcards.model, wildcards.dataset)
+    )
+    return max(numbers, default=EXPERIMENT.edits)

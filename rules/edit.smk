@@ -21,7 +21,7 @@ rule targets:
         options=editing_options,
         compile=compile_option,
         spec=target_spec,
-        limit=EXPERIMENT.edits,
+        limit=most_edits,
         shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages.edit:targets"),
     shell:

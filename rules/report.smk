@@ -52,13 +52,35 @@ rule claims:
         grids=claim_grids(),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
         models=PROBE.models if PROBE else [],
-        edits=EXPERIMENT.edits,
+        edits=option("edits", EXPERIMENT.edits),
         seed=CONFIG.seeds[0],
         code=code_digest("jeep.stages.results:claims"),
     shell:
-        "python -m jeep claims --records {input.records:q} --grids {params.grids:q} --sweep {params.sweep:q}"
+        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --sweep {params.sweep:q}"
         " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
-        " --edits {params.edits} --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+        " --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+use rule claims as large_claims with:
+    input:
+        records=grid_records(LARGE) if LARGE else [],
+        contrasts=[],
+        words=[],
+    output:
+        csv="results/large/claims.csv",
+        markdown="results/large/claims.md",
+        html="results/large/claims.html",
+    log:
+        "logs/large_claims.log",
+    benchmark:
+        "results/benchmarks/large_claims.tsv"
+    params:
+        grids=large_grids(),
+        sweep="{}",
+        models=[],
+        edits="",
+        seed=CONFIG.seeds[0],
+        code=code_digest("jeep.stages.results:claims"),
 
 
 rule report:

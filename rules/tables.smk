@@ -36,11 +36,12 @@ rule table:
 
 
 rule series:
-    """IN: per-record results. OUT: the metrics over the number of edits (Figure 4) or over a setting (Figure 6)."""
+    """IN: per-record results. OUT: the metrics over the number of edits (Figure 4, large) or over a setting (Figure 6)."""
     input:
         series_records,
     output:
         csv="results/tables/{figure}.csv",
+        markdown="results/tables/{figure}.md",
     log:
         "logs/series/{figure}.log",
     benchmark:
@@ -54,11 +55,12 @@ rule series:
         datasets=series_field("datasets"),
         methods=series_field("methods"),
         variants=series_values,
+        labels=labels,
         edits=EXPERIMENT.edits,
         code=code_digest("jeep.stages.results:series"),
     shell:
         "python -m jeep series --records {input:q} --models {params.models:q} --datasets {params.datasets:q}"
-        " --methods {params.methods:q} {params.variants} --edits {params.edits}"
+        " --methods {params.methods:q} {params.variants} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 

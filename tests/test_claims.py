@@ -85,6 +85,14 @@ def test_a_mean_has_students_interval():
     assert of_mean(pd.Series([0.0, 0.0, 0.0])).p == 1
 
 
+def test_a_single_record_says_nothing(tmp_path):
+    parts = [records_of("jeep", [1]), records_of("memit", [0.5])]
+    (row,) = claims(tmp_path, parts, {"main": GRID | {"method": ["memit", "jeep"]}}, edits=1).to_dict("records")
+    assert row["value"] == pytest.approx(25)
+    assert row["verdict"] == "undecided"
+    assert of_mean(pd.Series([3.0])).p == 1
+
+
 # Tables
 
 

@@ -67,8 +67,20 @@ def test_a_sweep_changes_one_setting_and_nothing_else():
 
 def test_the_curves_edit_counts_are_the_papers():
     config = load_config(ROOT / "config" / "paper.yaml")
-    counts = config.experiment.curve.counts(10000)
+    counts = config.experiment.curve.counts("mcf", 10000)
     assert counts == [1, 2, 3, 6, 10, 18, 32, 56, 100, 178, 316, 562, 1000, 1778, 3162, 5623, 10000]
+
+
+def test_a_data_set_may_take_the_settings_of_another():
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config = parse_config(raw)
+    for method in ("memit", "jeep"):
+        assert config.editor(method, "smollm2-135m", "mcf-all") == config.editor(method, "smollm2-135m", "mcf-demo")
+    raw["methods"]["memit"]["overrides"]["smollm2-135m/mcf-all"] = {"region": {"prior": 7}}
+    assert parse_config(raw).editor("memit", "smollm2-135m", "mcf-all").region.prior == 7, "its own come last"
+    raw["datasets"]["mcf-all"]["settings_of"] = "nothing"
+    with pytest.raises(UserError, match=r"datasets\.mcf-all\.settings_of.* names 'nothing'"):
+        parse_config(raw)
 
 
 def without_training(config):
@@ -87,12 +99,17 @@ def moved_on_other_facts(config):
     config["tuning"]["regions"]["gptj-nano"]["dataset"] = "mcf-train"
 
 
+def large_without_a_number(config):
+    del config["experiment"]["large"]["edits"]["mcf-all"]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
         ("paper", without_training, "training: nothing for gptj, which methods.mend needs"),
         ("paper", other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
+        ("config", large_without_a_number, "experiment.large: .*edits: no number for 'mcf-all'"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )

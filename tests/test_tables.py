@@ -61,7 +61,7 @@ def test_a_table_shows_what_is_asked_for_in_that_order(records, tmp_path):
 
 
 def test_a_curve_has_every_number_of_edits(records, tmp_path):
-    write_series(records, SHOWN, 2, tmp_path / "figure4.csv")
+    write_series(records, SHOWN, LABELS, 2, tmp_path / "figure4.csv")
     curve = pd.read_csv(tmp_path / "figure4.csv")
     jeep = curve[(curve.method == "jeep") & (curve.metric == "ES")].set_index("x").value
     assert jeep.to_dict() == {1: 100, 2: 75}
@@ -69,7 +69,7 @@ def test_a_curve_has_every_number_of_edits(records, tmp_path):
 
 def test_a_sweep_is_one_method_over_its_values(records, tmp_path):
     variants = {"method": "sweep", "values": {"none": 0.5, "jeep": 2.0}}
-    write_series(records, SHOWN, 2, tmp_path / "figure6.csv", variants)
+    write_series(records, SHOWN, LABELS, 2, tmp_path / "figure6.csv", variants)
     sweep = pd.read_csv(tmp_path / "figure6.csv")
     assert set(sweep.method) == {"sweep"}
     assert sweep[sweep.metric == "ES"].set_index("x").value.to_dict() == {0.5: 0, 2.0: 75}

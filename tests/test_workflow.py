@@ -111,6 +111,27 @@ def test_a_search_moves_one_region_and_keeps_the_other(done):
     assert (done / "results/figures/placement-tiny.png").is_file()
 
 
+def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(done):
+    def larger(config):
+        config["datasets"]["cities-all"] = config["datasets"]["cities"] | {"settings_of": "cities"}
+        config["methods"]["jeep"]["overrides"] = {"tiny/cities": {"low": {"prior": 30.0}}}
+        config["methods"]["jeep"]["settings"]["low"].pop("prior")
+        grid = {"models": ["tiny"], "datasets": ["cities-all"], "methods": ["none", "memit", "jeep"]}
+        config["experiment"]["large"] = grid | {"edits": {"cities-all": [10, 14]}}
+
+    try:
+        write_config(done, larger)
+        assert not any("large" in rule for rule in jobs(snakemake(done, "-n", "all")[1]))
+        snakemake(done, "large")
+    finally:
+        write_config(done)
+    table = pd.read_csv(done / "results/tables/large.csv")
+    assert set(zip(table.method, table.x, strict=True)) == {(m, x) for m in ("none", "memit", "jeep") for x in (10, 14)}
+    claims = pd.read_csv(done / "results/large/claims.csv")
+    assert {"Tables 2, 3: JEEP has the greatest Score", "Figure 4: JEEP's lead over MEMIT grows"} <= set(claims.claim)
+    assert (done / "results/figures/large.pdf").is_file()
+
+
 def test_an_edited_checkpoint_is_an_ordinary_one(done):
     from transformers import AutoModelForCausalLM
 

@@ -37,16 +37,17 @@ def _row(claim: str, where: Mapping[str, str], one: str, other: str, statistic: 
     return {"claim": claim, **where, "one": one, "other": other, "statistic": statistic, **interval._asdict()}
 
 
-def _difference(part: pd.DataFrame, edits: int, one: str, other: str, seed: int) -> Interval:
-    """Score(one) − Score(other)."""
+def _difference(part: pd.DataFrame, one: str, other: str, seed: int) -> Interval:
+    """Score(one) − Score(other), at the largest number of edits."""
+    edits = int(part["edits"].max())
     values = values_of(part, [(one, edits), (other, edits)])
     return resampled(values, lambda means: score(means[0]) - score(means[1]), seed)
 
 
-def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], edits: int, seed: int) -> list[dict]:
+def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], seed: int) -> list[dict]:
     """`one` has a greater Score than `other`, on every model and data set where both ran."""
     return [
-        _row(claim, where, one, other, "Score, paired", _difference(part, edits, one, other, seed))
+        _row(claim, where, one, other, "Score, paired", _difference(part, one, other, seed))
         for where, part, methods in _where(results)
         for one, other in pairs
         if {one, other} <= methods
@@ -83,7 +84,7 @@ def _growth(means: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     return np.asarray((weights * x * leads).sum(0) / (weights * x**2).sum(0))
 
 
-def _sweep(results: pd.DataFrame, values: Mapping[str, float], edits: int, seed: int) -> list[dict]:
+def _sweep(results: pd.DataFrame, values: Mapping[str, float], seed: int) -> list[dict]:
     """Figure 6, a shape that was fixed before: with γ* efficacy rises and locality falls, and Score is best inside."""
     ordered = sorted(values, key=values.__getitem__)
     least, most = (f"{values[name]:g}" for name in (ordered[0], ordered[-1]))
@@ -100,14 +101,14 @@ def _sweep(results: pd.DataFrame, values: Mapping[str, float], edits: int, seed:
         _row(f"Figure 6: {claim}", where, one, other, statistic, resampled(found, function, seed))
         for where, part, methods in _where(results)
         if set(ordered) <= methods
-        for found in [values_of(part, [(name, edits) for name in ordered])]
+        for found in [values_of(part, [(name, int(part["edits"].max())) for name in ordered])]
         for claim, one, other, statistic, function in shapes
     ]
 
 
 def find_claims(
     records: Sequence[Path],
-    edits: int,
+    edits: int | None,
     grids: Mapping[str, Grid],
     sweep: Mapping[str, float],
     contrasts: Mapping[str, Path],
@@ -116,26 +117,25 @@ def find_claims(
 ) -> pd.DataFrame:
     """Every claim with its statistic, 95 % interval, p-value and verdict, and those corrected for their number (Holm).
 
-    `grids` holds what tables 2 and 3 (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`)
-    compare, `sweep` the value of each of its methods, `contrasts` and `words` what the probes of each model found. A
-    method named jeep is the paper's.
+    Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
+    (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`) compare, `sweep` the value of each of its
+    methods, `contrasts` and `words` what the probes of each model found. A method named jeep is the paper's.
     """
     rows: list[dict] = []
     if "main" in grids:
         others = [("jeep", name) for name in grids["main"]["method"] if name not in ("jeep", UNEDITED)]
-        rows += _pairs(
-            chosen(records, grids["main"], edits), "Tables 2, 3: JEEP has the greatest Score", others, edits, seed
-        )
+        results = chosen(records, grids["main"], edits)
+        rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [("jeep", name) for name in grids["ablations"]["method"] if name != "jeep"]
-        rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, edits, seed)
+        rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, seed)
         low_high = [("wo_high_delta_and_step3", "wo_low_delta_and_step2"), ("wo_step3", "wo_step2")]
-        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, edits, seed)
+        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, seed)
     if "curve" in grids:
         rows += _curve(chosen(records, grids["curve"]), seed)
     if "sweep" in grids:
-        rows += _sweep(chosen(records, grids["sweep"], edits), sweep, edits, seed)
+        rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
     for find, files in ((contrast_claims, contrasts), (word_claims, words)):
         for model, path in files.items():
             rows += [_row(*found[:1], {"dataset": "", "model": model}, *found[1:]) for found in find(path)]

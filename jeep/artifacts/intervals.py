@@ -20,7 +20,7 @@ Run = tuple[str, int]
 
 
 class Interval(NamedTuple):
-    """A value, its 95 % interval, and the two-sided p-value of zero."""
+    """A value, its 95 % interval, and the two-sided p-value of zero; NaN and 1 where a single record says nothing."""
 
     value: float
     low: float
@@ -30,6 +30,8 @@ class Interval(NamedTuple):
 
 def of_mean(values: pd.Series) -> Interval:
     """The mean over records, by Student's t."""
+    if len(values) < 2:
+        return Interval(float(values.mean()), math.nan, math.nan, 1.0)
     test = ttest_1samp(values, 0.0)
     found = test.confidence_interval(0.95)
     return Interval(float(values.mean()), float(found.low), float(found.high), _known(float(test.pvalue)))
@@ -76,6 +78,8 @@ def resampled(
     The draws are the same for all runs: the comparison is paired.
     """
     _, seeds, records, _ = values.shape
+    if records < 2:
+        return Interval(float(statistic(np.nanmean(values, (1, 2)))), math.nan, math.nan, 1.0)
     known, filled = ~np.isnan(values), np.nan_to_num(values)
 
     def means(seed_counts, record_counts):

@@ -76,28 +76,33 @@ def _presets(results: pd.DataFrame) -> str:
     return ", ".join(f"{method} {preset}" for method, preset in pairs)
 
 
-def _layout(table: pd.DataFrame, labels: Labels, bold: str) -> dict[str, pd.DataFrame]:
-    """For each data set: a block of rows per model, the unedited model first, and a column per metric."""
+def _layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """For each data set: a block of rows per model, the unedited model first, and a column per metric.
+
+    `by` are columns beside model and method that tell rows apart; the best are those of the same values there.
+    """
     edited = table[table["method"] != UNEDITED]
-    best = edited.groupby(["dataset", "model", "metric"])["value"].max()
+    best = edited.groupby(["dataset", "model", "metric", *by])["value"].max()
 
     def cell(row) -> str:
         parts = [f"{row.value:.1f}"]
         parts += [] if pd.isna(row.ci95) else [f"({row.ci95:.1f})"]
         parts += [] if pd.isna(row.sd_seeds) else [f"±{row.sd_seeds:.1f}"]
-        top = row.method != UNEDITED and row.value == best[row.dataset, row.model, row.metric]
+        beside = (row.dataset, row.model, row.metric, *(getattr(row, name) for name in by))
+        top = row.method != UNEDITED and row.value == best[beside]
         return bold.format(" ".join(parts)) if top else " ".join(parts)
 
     cells = table.assign(cell=[cell(row) for row in table.itertuples()])
     result = {}
     for dataset, block in cells.groupby("dataset", sort=False):
-        wide = block.pivot(index=["model", "method"], columns="metric", values="cell")
-        order = block[["model", "method"]].drop_duplicates().apply(tuple, axis=1)
+        keys = ["model", "method", *by]
+        wide = block.pivot(index=keys, columns="metric", values="cell")
+        order = block[keys].drop_duplicates().apply(tuple, axis=1)
         wide = wide.loc[list(order), [metric for metric in METRICS if metric in wide]]
-        wide.index = pd.MultiIndex.from_tuples(
-            [(label(labels, "models", model), label(labels, "methods", method)) for model, method in order],
-            names=["Model", "Method"],
-        )
+        names = [
+            (label(labels, "models", model), label(labels, "methods", method), *rest) for model, method, *rest in order
+        ]
+        wide.index = pd.MultiIndex.from_tuples(names, names=["Model", "Method", *by])
         wide.columns.name = None
         result[label(labels, "datasets", str(dataset))] = wide
     return result
@@ -111,11 +116,12 @@ def label(labels: Labels, kind: str, name: str) -> str:
 def write_series(
     records: Sequence[Path],
     shown: Mapping[str, Sequence[str]],
+    labels: Labels,
     edits: int,
     out: Path,
     variants: Mapping[str, object] | None = None,
 ) -> None:
-    """Write the metrics of some methods at every number of edits as CSV; a run's number stands in the column x.
+    """Write the metrics of some methods at every number of edits as CSV and Markdown; the number is the column x.
 
     With `variants` (`method`: a method, `values`: a number for each variant of it) x is that number instead, at
     `edits` edits.
@@ -129,3 +135,6 @@ def write_series(
     table = table.round({"value": 2, "ci95": 2}).sort_values(["dataset", "model", "x"], kind="stable")
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
+    shown_as = _layout(table.assign(sd_seeds=float("nan")), labels, "**{}**", by=["x"])
+    caption = "x: the number of edits or the value of the setting; 95 % half-widths over records; bold: the best there."
+    write_texts(out, {".md": shown_as}, caption)

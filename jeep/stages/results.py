@@ -50,15 +50,16 @@ def tables(args: argparse.Namespace) -> None:
     datasets=DATASETS,
     methods=METHODS,
     variants={"type": json.loads, "default": None, "help": "values of a method's variants, as JSON"},
+    labels=LABELS,
     edits={"type": int, "help": "number of edits of the variants"},
-    out={"help": "the CSV file"},
+    out={"help": "the CSV file; .md is put beside it"},
 )
 def series(args: argparse.Namespace) -> None:
     """Tabulate the metrics of methods over the number of edits, or of variants of one over a setting."""
     from jeep.artifacts.tables import write_series
 
     shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
-    write_series(args.records, shown, args.edits, args.out, args.variants)
+    write_series(args.records, shown, args.labels, args.edits, args.out, args.variants)
 
 
 @stage(
@@ -118,7 +119,7 @@ def comparison(args: argparse.Namespace) -> None:
 
 @stage(
     records=RECORDS,
-    edits=COUNT,
+    edits={"type": int, "default": None, "help": "number of edits (default: the largest of each data set)"},
     grids={"type": json.loads, "help": "what tables 2-4 and Figures 4 and 6 compare, as JSON"},
     sweep={"type": json.loads, "default": {}, "help": "values of the sweep's methods, as JSON"},
     models={"type": str, "nargs": "*", "default": (), "help": "models that were probed"},

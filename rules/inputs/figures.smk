@@ -16,7 +16,7 @@ def hypernetwork_titles(wildcards):
 
 
 def series_axis(wildcards):
-    return "edits" if wildcards.figure == "figure4" else EXPERIMENT.sweep.setting
+    return EXPERIMENT.sweep.setting if wildcards.figure == "figure6" else "edits"
 
 
 def procedure_run():
@@ -66,7 +66,7 @@ def record_title(wildcards):
 
 def figure_files():
     """All figures, without their extensions."""
-    names = [*SERIES, *RECORD_FIGURES]
+    names = [*(name for name in SERIES if name != "large"), *RECORD_FIGURES]
     names += ["figure3"] if procedure_run() else []
     names += ["training"] if trained_runs() else []
     return [*(f"results/figures/{name}" for name in sorted(names)), *probe_figures()]

@@ -81,7 +81,7 @@ def facts_needed(wildcards):
     if name in {
         dataset for grid in EXPERIMENT.grids.values() for dataset in grid.datasets
     }:
-        uses.append(EXPERIMENT.edits)
+        uses.append(most_edits(wildcards))
     if CONFIG.tuning and name in CONFIG.tuning.datasets.values():
         protocol, searches = CONFIG.tuning.protocol, CONFIG.tuning.regions.values()
         uses.append(protocol.facts * protocol.rounds)
@@ -110,7 +110,7 @@ def needed_places(model):
     """Every W_O, as (layer, place), whose covariance some method of the experiment needs on this model."""
     return {
         place
-        for run in runs()
+        for run in [*runs(), *large_runs()]
         if run["model"] == model and run["method"] != UNEDITED
         for place in editor(run["method"], model, run["dataset"]).covariances
     }

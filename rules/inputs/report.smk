@@ -17,17 +17,25 @@ def claim_grids():
         "curve": EXPERIMENT.curve,
         "sweep": SERIES.get("figure6"),
     }
+    return json.dumps({name: grid_names(grid) for name, grid in grids.items() if grid})
+
+
+def large_grids():
+    """Every number of edits (as Figure 4), and the largest of each data set (as tables 2 and 3)."""
     return json.dumps(
-        {
-            name: {
-                "model": grid.models,
-                "dataset": grid.datasets,
-                "method": grid.methods,
-            }
-            for name, grid in grids.items()
-            if grid
-        }
+        dict.fromkeys(("main", "curve"), grid_names(LARGE)) if LARGE else {}
     )
+
+
+def large_files():
+    """What the target `large` makes."""
+    if LARGE is None:
+        return []
+    return [
+        "results/tables/large.csv",
+        "results/figures/large.pdf",
+        "results/large/claims.csv",
+    ]
 
 
 def edited_facts():

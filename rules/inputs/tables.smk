@@ -31,16 +31,17 @@ TABLES = [
 ]
 
 
+def grid_names(grid):
+    """The models, data sets and methods of a grid, by the columns of results."""
+    return {"model": grid.models, "dataset": grid.datasets, "method": grid.methods}
+
+
 def grid_records(grid):
     """Per-record results of what a table or a figure compares, so that it can be made without the others."""
-    names = {
-        "model": grid.models,
-        "dataset": grid.datasets,
-        "method": grid.methods,
-    }
+    names = grid_names(grid)
     return records_of(
         run
-        for run in runs()
+        for run in [*runs(), *large_runs()]
         if all(run[kind] in wanted for kind, wanted in names.items())
     )
 
@@ -63,6 +64,7 @@ SERIES = {
     for name, grid in (
         ("figure4", EXPERIMENT.curve),
         ("figure6", EXPERIMENT.sweep and EXPERIMENT.sweep.grid),
+        ("large", LARGE),
     )
     if grid
 }
