@@ -69,7 +69,7 @@ def target_vectors(network, request, sites, settings):
         for site in sites
     ]
     answer = torch.tensor(request.answer)
-    first, reference, losses = None, None, []
+    first, reference, losses, factor = None, None, [], 1.0
     for step in range(settings.steps):
         seen = [[] for _ in sites]
         with ExitStack() as stack:
@@ -83,11 +83,12 @@ def target_vectors(network, request, sites, settings):
         probability = (-nll).exp().mean()
         bare = [states[0][0] for states in seen]
         first = [state.detach() for state in bare] if first is None else first
-        loss = nll.mean()
+        loss, divergence = factor * nll.mean(), torch.zeros(())
         if kl:
             own = log_p[-1, request.kl_prompt.subject_last]
             reference = own.detach() if reference is None else reference
-            loss = loss + settings.kl_factor * functional.kl_div(reference, own, reduction="sum", log_target=True)
+            divergence = settings.kl_factor * functional.kl_div(reference, own, reduction="sum", log_target=True)
+        loss = loss + divergence
         for site, delta, h in zip(sites, deltas, first, strict=True):
             loss = loss + site.weight_decay * delta.norm() / h.norm() ** 2
         losses.append(loss.item())
@@ -96,6 +97,10 @@ def target_vectors(network, request, sites, settings):
             for site, state, h, delta in zip(sites, bare, first, deltas, strict=True)
         ]
         reached = settings.stop_probability is not None and probability >= settings.stop_probability
+        if settings.relax is not None:
+            right = bool((asked.argmax(2) == answer).all())
+            factor = settings.relax.nll if right else 1.0
+            reached |= right and divergence.item() <= settings.relax.stop_kl
         if reached or (settings.stop_loss is not None and loss < settings.stop_loss) or step == settings.steps - 1:
             return torch.stack(values), torch.stack(first), losses
         optimizer.zero_grad()

@@ -13,8 +13,9 @@ from jeep.covariance import covariances, sequences
 from jeep.editors import EDITORS, load_editor
 from jeep.editors.rome import Rome
 from jeep.evaluate import evaluate
+from jeep.finetune import BlockTrainer
 from jeep.models import EditableModel
-from jeep.regions import LayerWalk, prompts_of
+from jeep.regions import LayerWalk, prompts_of, write_regions
 from jeep.targets import optimize_facts
 from jeep.task import Task
 from jeep.tokens import encode, encode_answer
@@ -247,6 +248,49 @@ def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, pre
     deltas = deltas_of("jeep", trained, facts[:3], prefixes, given, together=False)
     assert all(torch.isfinite(delta).all() for delta in deltas.values())
     assert "fact city-1: the loss did not stay finite" in caplog.text
+
+
+@pytest.mark.parametrize(("preset", "pool"), [("paper", "mean"), ("release", "half_bare")])
+def test_the_preset_decides_how_keys_are_pooled(preset, pool, trained, facts, prefixes, given):
+    """MEMIT's presets differ in nothing else."""
+    editor = load_editor("memit", SETTINGS["memit"] | {"preset": preset})
+    targets = optimize_facts(trained, facts[:3], prefixes, editor.target_spec, 2048)
+    task = Task(facts[:3], prefixes, 2048, targets, given.covariance)
+    changes = editor.edit(trained, task)
+    (opposite,) = {"mean", "half_bare"} - {pool}
+    expected, other = (write_regions(trained, task, editor.placements, pool=kind) for kind in (pool, opposite))
+    for name, change in changes.items():
+        assert torch.equal(change, expected[name])
+        assert not torch.allclose(change, other[name], rtol=1e-2)
+
+
+def test_separate_optimization_sees_the_low_region_written(trained, facts, prefixes, given):
+    """δ* by hand: on a copy of the model whose low region is written, and not on the unedited one."""
+    chosen = facts[:3]
+    changes = deltas_of("jeep", trained, chosen, prefixes, given, together=False)
+    low, high = jeep(high=None), jeep(low=None)
+    low_changes = deltas_of("jeep", trained, chosen, prefixes, given, high=None)
+    edited = EditableModel(copy.deepcopy(trained.network), trained.tokenizer)
+    edited.add_(low_changes)
+    assert set(changes) == {trained.parameter_name(layer) for layer, _ in (*low.covariances, *high.covariances)}
+    for model, same in ((edited, True), (trained, False)):
+        targets = optimize_facts(model, chosen, prefixes, high.target_spec, 2048)
+        expected = high.edit(edited, Task(chosen, prefixes, 2048, targets, given.covariance))
+        for name, change in expected.items():
+            assert torch.allclose(changes[name], change, rtol=1e-3, atol=1e-6) == same
+    assert all(torch.equal(changes[name], change) for name, change in low_changes.items())
+
+
+def test_fine_tuning_takes_no_step_on_a_batch_below_its_threshold(trained, facts, prefixes, monkeypatch):
+    """Batches of one: what the model knows already is passed over, epoch after epoch."""
+    known = [replace(fact, target_new=fact.target_true) for fact in facts[:2]]
+    steps = []
+    original = BlockTrainer.step
+    monkeypatch.setattr(BlockTrainer, "step", lambda self, loss: steps.append(loss.item()) or original(self, loss))
+    settings = {"layer": 2, "learning_rate": 1e-6, "weight_decay": 0.0, "batch": 1, "epochs": 3, "stop_loss": 1.0}
+    load_editor("ft_wd", settings).edit(trained, Task([known[0], facts[2], known[1]], prefixes, 2048))
+    assert len(steps) == 3, "the new fact's, once an epoch"
+    assert all(loss >= 1.0 for loss in steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,26 @@ def test_shards_are_together_what_the_whole_is(trained, facts):
     parts = [evaluate(trained, facts[:7][shard::8], "counterfact", 300) for shard in range(8)]  # the last is empty
     gathered = pd.concat(parts).sort_values(columns, ignore_index=True)
     pd.testing.assert_frame_equal(whole, gathered, rtol=1e-4)
+
+
+def test_an_answers_probability_is_the_mean_over_its_tokens(trained, facts):
+    """Answers of different lengths, by the model's own forward pass: a sum would favour the shorter one."""
+    fact = replace(facts[0], target_new="the city of Rome in Italy", target_true="Spain", unrelated=())
+    found = evaluate(trained, [fact], "counterfact", 500).set_index(["metric", "number"])
+    lengths = []
+    for column, answer in (("log_p_new", fact.target_new), ("log_p_true", fact.target_true)):
+        prompt, tokens = encode(trained.tokenizer, fact.prompt), encode_answer(trained.tokenizer, answer)
+        (scored,) = plain.score(plain_network(trained), [prompt], [[tokens]])
+        assert found[column]["ES", 0] == pytest.approx(float(scored[0].mean()), rel=1e-4)
+        lengths.append(len(tokens))
+    assert lengths[0] > lengths[1]
+
+
+def plain_network(model):
+    """The same weights with transformers' own attention."""
+    network = copy.deepcopy(model.network)
+    network.config._attn_implementation = "eager"
+    return network
 
 
 def test_every_prompt_has_a_row(trained, facts):

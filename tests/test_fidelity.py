@@ -1,18 +1,21 @@
 """The release preset against target vectors that the authors' released code computed on SmolLM2."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
 
 from jeep.covariance import covariances
 from jeep.editors import load_editor
 from jeep.facts import Fact
+from jeep.regions import LayerWalk, _pooled, prompts_of
 from jeep.targets import optimize
 from jeep.task import Task
 from jeep.tokens import Request
 
+DATA = Path(__file__).with_name("data") / "released"
+"""What it is and where it comes from: its README."""
 CASES = ["0", "2", "4"]
 
 
@@ -42,15 +45,29 @@ VECTORS = {
 }
 
 
+@pytest.fixture(scope="module")
+def released():
+    return np.load(DATA / "vectors.npz")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return json.loads((DATA / "inputs.json").read_text())
+
+
+def cases(inputs):
+    facts = [Fact(str(r["case_id"]), r["subject"], r["prompt"], "", r["target_new"]["str"]) for r in inputs["requests"]]
+    return [fact for fact in facts if fact.case_id in CASES]
+
+
+def distance(ours, theirs):
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EDITORS)
-def test_target_vectors_equal_the_released_codes(name, smollm2):
-    folder = SHARED / "golden"
-    if not (folder / "released.npz").is_file():
-        pytest.skip("the reference vectors (released.npz) are not beside the checkout")
-    inputs, released = json.loads((folder / "inputs.json").read_text()), np.load(folder / "released.npz")
-    facts = [Fact(str(r["case_id"]), r["subject"], r["prompt"], "", r["target_new"]["str"]) for r in inputs["requests"]]
-    requests = [Request.of(smollm2.tokenizer, fact, inputs["templates"]) for fact in facts if fact.case_id in CASES]
+def test_target_vectors_equal_the_released_codes(name, smollm2, inputs, released):
+    requests = [Request.of(smollm2.tokenizer, fact, inputs["templates"]) for fact in cases(inputs)]
     editor = load_editor(name, {"preset": "release", **EDITORS[name]})
     found = {
         t.case_id: t for batch in optimize(smollm2, requests, editor.sites, editor.optimization, 2048) for t in batch
@@ -60,21 +77,29 @@ def test_target_vectors_equal_the_released_codes(name, smollm2):
         assert len(target.losses) == int(released[f"{name}/n_steps"][row])
         for site, (vector, state) in enumerate(VECTORS[name]):
             for ours, key in ((target.values[site], vector), (target.states[site], state)):
-                theirs = released[f"{name}/{key}"][row]
-                assert np.linalg.norm(ours.numpy() - theirs) / np.linalg.norm(theirs) < 1e-3, key
+                assert distance(ours.numpy(), released[f"{name}/{key}"][row]) < 1e-3, key
+        losses = released[f"{name}/step_loss"][row][: len(target.losses)]
+        np.testing.assert_allclose(target.losses, losses, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_romes_change_equals_the_released_codes(smollm2):
-    folder = SHARED / "golden"
-    if not (folder / "released.npz").is_file():
-        pytest.skip("the reference vectors (released.npz) are not beside the checkout")
-    inputs, released = json.loads((folder / "inputs.json").read_text()), np.load(folder / "released.npz")
-    record = inputs["requests"][0]
-    fact = Fact("0", record["subject"], record["prompt"], "", record["target_new"]["str"])
-    rows = np.load(folder / "covariance_token_ids.npy").tolist()
+@pytest.mark.parametrize("name", EDITORS)
+def test_keys_equal_the_released_codes(name, smollm2, inputs, released):
+    """Of layer 6: half the bare prompt's, half the mean of the others."""
+    prompts = prompts_of(smollm2, cases(inputs), inputs["templates"], "subject_last")
+    walk = LayerWalk(smollm2, prompts, 2048)
+    walk.advance(6)
+    keys = _pooled(walk.keys("subject_last"), len(inputs["templates"]), "half_bare")
+    for ours, theirs in zip(keys.T.numpy(), released[f"{name}/keys_layer6"], strict=True):
+        assert distance(ours, theirs) < 1e-3
+
+
+@pytest.mark.slow
+def test_romes_change_equals_the_released_codes(smollm2, inputs, released):
+    (fact, *_) = cases(inputs)
+    rows = np.load(DATA / "covariance_token_ids.npz")["ids"].tolist()
     covariance, _ = covariances(smollm2, rows, [(8, "mlp")], 4096)
     editor = load_editor("rome", {"optimization": {"steps": 20, "stop_loss": 0.05}, "layer": 8})
     (change,) = editor.edit(smollm2, Task([fact], inputs["templates"], 2048, (), covariance)).values()
     theirs = np.outer(released["rome/right"][0], released["rome/left"][0])
-    assert np.linalg.norm(change.numpy() - theirs) / np.linalg.norm(theirs) < 1e-3
+    assert distance(change.numpy(), theirs) < 1e-3

@@ -138,6 +138,34 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-5)
 
 
+def test_the_trace_says_what_was_changed_and_what_is_left(byte_level, facts, prefixes):
+    """Figure 3's numbers by plain reads: ‖Δ‖/‖W‖ of each layer, the mean ‖v − h‖ before and after each update."""
+    network = random_network("llama")
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    editor = editors()["jeep"]
+    torch.manual_seed(2)
+    targets = [Target(f.case_id, v, v, [1.0], [0.5]) for f in facts[:3] for v in [torch.randn(2, 32)]]
+    task = Task(facts[:3], prefixes, 2048, targets, covariance_of({"mlp": 64}))
+    changes = write_regions(model, task, editor.placements, pool="mean")
+    prompts = [locate(byte_level, fact) for fact in facts[:3]]
+
+    def residual(placement):
+        where = [prompt.position(placement.position) for prompt in prompts]
+        states = read(network, [p.ids for p in prompts], placement.layers[-1], placement.measured, where)
+        goals = torch.stack([target.values[placement.site] for target in targets])
+        return float((goals - states).norm(dim=1).mean())
+
+    steps = [(placement, layer) for placement in editor.placements for layer in placement.layers]
+    assert [(s["layer"], s["position"]) for s in task.trace] == [(layer, p.position) for p, layer in steps]
+    for step, (placement, layer) in zip(task.trace, steps, strict=True):
+        name = model.parameter_name(layer)
+        weight = network.get_parameter(name)
+        assert step["residual_before"] == pytest.approx(residual(placement), rel=1e-4)
+        assert step["relative_change"] == pytest.approx(float(changes[name].norm() / weight.norm()), rel=1e-5)
+        weight.data.add_(changes[name])
+        assert step["residual_after"] == pytest.approx(residual(placement), rel=1e-4)
+
+
 def model_network():
     return random_network("llama")
 

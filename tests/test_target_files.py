@@ -1,9 +1,13 @@
 """A shard of target vectors on disk: whole, in order, and resumed from what it had."""
 
+import copy
+
 import pytest
 import torch
 
 from jeep import target_files
+from jeep.models import EditableModel
+from jeep.progress import fingerprint
 from jeep.settings import Optimization, Site, TargetSpec
 from jeep.target_files import optimize_shard, read_targets
 
@@ -46,6 +50,19 @@ def test_a_killed_shard_goes_on_from_its_finished_batches(interrupted, trained, 
     assert list(resumed) == list(whole) == [fact.case_id for fact in facts[:5]]
     assert all(torch.equal(resumed[case].values, whole[case].values) for case in whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "whole.safetensors"]
+
+
+def test_a_fingerprint_is_of_the_weights_and_of_the_content(trained):
+    """A checkpoint of another model, of the same name and shapes, is not gone on from."""
+    model = EditableModel(copy.deepcopy(trained.network), trained.tokenizer)
+    same, other = fingerprint(trained, "a"), fingerprint(trained, "b")
+    assert same == fingerprint(model, "a") != other
+    for layer in range(model.depth):
+        name = model.parameter_name(layer)
+        with model.scratch([name]):
+            model.add_({name: torch.full_like(model.network.get_parameter(name), 1e-3)})
+            assert fingerprint(model, "a") != same, f"block {layer}"
+    assert fingerprint(model, "a") == same
 
 
 def test_finished_batches_of_other_settings_are_not_used(interrupted, trained, facts, prefixes):

@@ -1,16 +1,17 @@
 """The target-vector engine against the plain version: one request at a time, the whole model, every token."""
 
 import copy
+import math
 import shutil
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from conftest import ARCHITECTURES, exact, random_network
 
 from benchmarks.plain import target_vectors
 from jeep.errors import UserError
 from jeep.models import EditableModel
-from jeep.settings import Optimization, Site
+from jeep.settings import Optimization, Relax, Site
 from jeep.targets import _Descent, optimize
 from jeep.tokens import Request
 
@@ -58,6 +59,46 @@ def test_equals_the_plain_version(architecture, sites, byte_level, facts, prefix
         assert relative_error(torch.tensor([target.losses]).double(), torch.tensor([losses]).double()) < 1e-8
         assert relative_error(target.states, states) < 1e-8
         assert relative_error(target.values, values) < 1e-8
+
+
+def test_easing_once_the_answer_is_right_equals_the_plain_version(trained, facts, prefixes):
+    """PMET: the NLL counts a tenth while the answer is the argmax everywhere, and a small KL ends it."""
+    network = exact(copy.deepcopy(trained.network))
+    network.config._attn_implementation = "sdpa"
+    model = EditableModel(copy.deepcopy(network), trained.tokenizer)
+    sites = (LOW.model_copy(update={"clamp": 3.0, "weight_decay": 0.0}),)
+    (request,) = requests_of(trained.tokenizer, facts, prefixes)[:1]
+    optimization = {"steps": 12, "learning_rate": 0.05, "kl_factor": 0.5}
+    eased = {}
+    for stop in (1e-9, 1e9):
+        settings = Optimization(**optimization, relax=Relax(stop_kl=stop))
+        (target,) = run(model, [request], sites, settings)
+        values, _, losses = target_vectors(network, request, sites, settings)
+        assert len(target.losses) == len(losses)
+        assert relative_error(torch.tensor([target.losses]).double(), torch.tensor([losses]).double()) < 1e-8
+        assert relative_error(target.values, values) < 1e-8
+        eased[stop] = losses
+    (plain,) = run(model, [request], sites, Optimization(**optimization))
+    first = len(eased[1e9]) - 1
+    assert 0 < first < 11, "the answer becomes right in between"
+    assert eased[1e-9][: first + 1] == pytest.approx(plain.losses[: first + 1])
+    assert eased[1e-9][first + 1] != pytest.approx(plain.losses[first + 1])
+
+
+def test_the_stop_looks_at_the_whole_loss(trained, facts, prefixes):
+    """Not at the NLL alone: weight decay holds the loss above it."""
+    (request,) = requests_of(trained.tokenizer, facts, prefixes)[:1]
+    settings = Optimization(steps=15, learning_rate=0.1, stop_loss=0.3)
+    light, heavy = (LOW.model_copy(update={"clamp": 3.0, "weight_decay": decay}) for decay in (0.0, 5.0))
+    (free,) = run(trained, [request], (light,), settings)
+    assert len(free.losses) < 15
+    assert free.losses[-1] < 0.3 <= min(free.losses[:-1])
+    (held,) = run(trained, [request], (heavy,), settings)
+    nll = [-math.log(probability) for probability in held.probabilities]
+    below = [step for step, value in enumerate(nll) if value < 0.3]
+    assert below, "the answer becomes probable all the same"
+    assert len(held.losses) > below[0] + 1
+    assert all(loss >= 0.3 for loss in held.losses[:-1])
 
 
 @pytest.mark.parametrize("name", ["llama", "gptj", "gpt2"])
