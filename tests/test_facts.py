@@ -1,6 +1,7 @@
 """Readers and what they say of bad records and bad files."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,67 @@ def test_the_first_facts_are_taken(tmp_path, byte_level):
     kept, _ = select(path, "jsonl", "counterfact", byte_level, 2, "error")
     assert [fact.case_id for fact in kept] == ["0", "1"]
     assert isinstance(kept[0], Fact)
+
+
+# The recorded files: what a reader meets in each format.
+
+RECORDS = Path(__file__).with_name("data") / "records"
+FOUND = {
+    "counterfact.json": (
+        "counterfact",
+        ["0", "1", "5", "6"],
+        {
+            "2": "the prompt needs one {} for the subject",
+            "3": "the prompt needs one {} for the subject",
+            "4": "empty subject",
+            "7": "empty target_new",
+            "8": "missing field 'paraphrase_prompts'",
+            "0": "its case id occurs twice",
+            "10": "not a record of format 'counterfact'",
+        },
+    ),
+    "zsre.json": (
+        "zsre",
+        ["0", "1", "4"],
+        {
+            "2": "the subject 'Ann Lee' is not in its prompt",
+            "3": "no answer",
+            "5": "empty subject",
+            "6": "empty unrelated prompt or answer",
+            "7": "empty target_new",
+            "8": "missing field 'src'",
+        },
+    ),
+    "facts.jsonl": (
+        "jsonl",
+        ["a", "1"],
+        {
+            "7": "the prompt needs one {} for the subject",
+            "8": "the prompt needs one {} for the subject",
+            "9": "no target_true",
+            "10": "unexpected keyword argument 'paraphrase'",
+            "11": "missing field 'answer'",
+            "a": "its case id occurs twice",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_can_be_used_is_used_and_the_rest_is_named_with_its_reason(name, byte_level):
+    form, usable, reasons = FOUND[name]
+    metrics = "zsre" if form == "zsre" else "counterfact"
+    kept, skipped = select(RECORDS / name, form, metrics, byte_level, None, "skip")
+    assert [fact.case_id for fact in kept] == usable
+    assert [record["case_id"] for record in skipped] == list(reasons)
+    for record, reason in zip(skipped, reasons.values(), strict=True):
+        assert reason in record["reason"]
+    with pytest.raises(UserError, match=f"{name}: record {next(iter(reasons))}: "):
+        select(RECORDS / name, form, metrics, byte_level, None, "error")
+
+
+def test_zsre_asks_its_unrelated_question_with_a_question_mark():
+    (*_, fact) = (record for record in read_facts(RECORDS / "zsre.json", "zsre") if isinstance(record, Fact))
+    assert fact.subject == "C++ (language)"
+    assert fact.template == "Who made {}?"
+    assert fact.unrelated[0].prompt == "nq question: who wrote “Emma”?"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from conftest import SHARED
@@ -108,6 +109,9 @@ def test_an_answer_without_tokens_is_an_error(tokenizer):
         encode_answer(tokenizer, "  ")
 
 
+RECORDS = Path(__file__).with_name("data") / "records"
+
+
 def real_facts():
     files = {"counterfact_original_300.json": "counterfact", "zsre_mend_300.json": "zsre"}
     for name, form in files.items():
@@ -115,6 +119,14 @@ def real_facts():
         if not path.is_file():
             pytest.skip(f"the real records ({name}) are not beside the checkout")
         yield from read_facts(path, form)
+
+
+def test_positions_on_recorded_files(tokenizer):
+    for name, form in (("counterfact.json", "counterfact"), ("zsre.json", "zsre"), ("facts.jsonl", "jsonl")):
+        for fact in read_facts(RECORDS / name, form):
+            if isinstance(fact, Fact):
+                end = fact.template.index("{}") + len(fact.subject.rstrip())
+                check(tokenizer, fact.prompt, end, locate(tokenizer, fact))
 
 
 def test_positions_on_real_records(tokenizer):

@@ -111,7 +111,10 @@ def test_a_search_moves_one_region_and_keeps_the_other(done):
     assert (done / "results/figures/placement-tiny.png").is_file()
 
 
-def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(done):
+def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+
     def larger(config):
         config["datasets"]["cities-all"] = config["datasets"]["cities"] | {"settings_of": "cities"}
         config["methods"]["jeep"]["overrides"] = {"tiny/cities": {"low": {"prior": 30.0}}}
@@ -119,17 +122,14 @@ def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(don
         grid = {"models": ["tiny"], "datasets": ["cities-all"], "methods": ["none", "memit", "jeep"]}
         config["experiment"]["large"] = grid | {"edits": {"cities-all": [10, 14]}}
 
-    try:
-        write_config(done, larger)
-        assert not any("large" in rule for rule in jobs(snakemake(done, "-n", "all")[1]))
-        snakemake(done, "large")
-    finally:
-        write_config(done)
-    table = pd.read_csv(done / "results/tables/large.csv")
+    write_config(folder, larger)
+    assert not any("large" in rule for rule in jobs(snakemake(folder, "-n", "all")[1]))
+    snakemake(folder, "large")
+    table = pd.read_csv(folder / "results/tables/large.csv")
     assert set(zip(table.method, table.x, strict=True)) == {(m, x) for m in ("none", "memit", "jeep") for x in (10, 14)}
-    claims = pd.read_csv(done / "results/large/claims.csv")
+    claims = pd.read_csv(folder / "results/large/claims.csv")
     assert {"Tables 2, 3: JEEP has the greatest Score", "Figure 4: JEEP's lead over MEMIT grows"} <= set(claims.claim)
-    assert (done / "results/figures/large.pdf").is_file()
+    assert (folder / "results/figures/large.pdf").is_file()
 
 
 def test_an_edited_checkpoint_is_an_ordinary_one(done):
@@ -149,10 +149,20 @@ def artifacts(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+EVENTS = {
+    "results/facts/*/*.jsonl": 1,
+    "results/targets/*/*/*/*/*": 1,  # a file, or the folder of a shard that is under way
+    "results/deltas/*/*/*/*/*.safetensors": 2,
+    "results/records/*/*/*/*/*.parquet": 1,
+    "results/records/*/*/*/*/[1-9].parquet": 2,
+}
+"""After so many of which files a run is killed."""
+
+
 def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
-    for seconds in (9, 14):
+    for pattern, count in EVENTS.items():
         process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "all"],
             cwd=folder,
@@ -161,7 +171,9 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(seconds)
+        while len(list(folder.glob(pattern))) < count:
+            assert process.poll() is None, f"it has ended without {count} of {pattern}"
+            time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (folder / "results/tables/table3.csv").exists()
