@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from pydantic import ValidationError
 
-from jeep.devices import own_device
+from jeep.devices import make_repeatable, own_device
 from jeep.errors import UserError, complaint
 from jeep.stages import STAGES
 from jeep.stages.options import add_command
@@ -28,9 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("httpx", "datasets", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A device named by the user is taken as named; "auto" and "cuda" mean any free one.
-    device = own_device() if getattr(args, "device", None) in ("auto", "cuda") else nullcontext()
+    asked = getattr(args, "device", None)
+    device = own_device() if asked in ("auto", "cuda") else nullcontext(asked if asked and asked != "cpu" else None)
     try:
-        with device:
+        with device as accelerator:
+            if accelerator is not None:
+                make_repeatable()
             args.run(args)
     except (UserError, OSError, ValidationError) as error:
         text = complaint(error) if isinstance(error, ValidationError) else str(error)

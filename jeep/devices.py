@@ -54,6 +54,17 @@ def own_device() -> Iterator[str | None]:
             os.environ[VISIBLE] = outside
 
 
+def make_repeatable() -> None:
+    """Ask PyTorch for algorithms whose sums have a fixed order on a GPU; before CUDA starts.
+
+    Where it has none it warns and goes on. Sums over a request's prompts are in a fixed order in any case (`segments`).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def _take(devices: list[str]) -> tuple[FileLock, str]:
     """The first device that no other process holds; waits for one."""
     folder = Path(tempfile.gettempdir()) / f"jeep-devices-{getpass.getuser()}"

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from jeep.__main__ import main
 
 JOB = """
 import os, sys
@@ -76,3 +79,16 @@ def test_without_a_gpu_nothing_is_taken(monkeypatch, tmp_path):
     with own_device() as device:
         assert device is None
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda:1", True), ("cpu", False), ("auto", False)])
+def test_a_job_on_a_gpu_asks_for_sums_in_a_fixed_order(device, asked, monkeypatch, tmp_path):
+    """Before anything else, since the workspace is chosen when CUDA starts; a job on the CPU is left alone."""
+    calls = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *args, **kwargs: calls.append((args, kwargs)))
+    status = main(["prefixes", "--model", str(tmp_path / "nowhere"), "--device", device, "--out", "o"])
+    assert status == 2, "there is no such model"
+    assert calls == ([((True,), {"warn_only": True})] if asked else [])
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if asked else None)
