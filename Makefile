@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= $(shell nproc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo report test lint bench
+.PHONY: demo report test lint bench mutants
 
 # torch first: with it in place nothing pulls another build.
 $(VENV)/.installed: pyproject.toml
@@ -41,3 +41,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks --model results/models/smollm2-135m --prefixes results/prefixes/smollm2-135m/seed0/5x10.json \
 		--counterfact results/demo/mcf-eval.jsonl --zsre results/demo/zsre-eval.jsonl \
 		--corpus results/corpus/wikipedia.jsonl --out benchmarks/results/latest.json --readme README.md
+
+# Changes the mathematics and the statistics a line at a time and runs the tests: hours, and no part of the tests. What it
+# found is in docs/testing.md.
+mutants: $(VENV)/.installed
+	$(BIN)/mutmut run --max-children $(CORES)
+	$(BIN)/mutmut results
