@@ -61,13 +61,29 @@ def test_with_several_seeds_the_interval_covers_seeds_too():
     assert one_seed.p < 0.001
 
 
+def test_a_p_value_is_twice_the_lesser_share_of_draws_on_the_other_side_of_zero():
+    """Ten records, of which one is better by one and nine are equal: a draw without it differs by nothing."""
+    values = np.full((2, 1, 10, 3), 50.0)
+    values[0, 0, 0] = 60.0
+    one, again, other = (resampled(values, difference, seed) for seed in (0, 0, 1))
+    assert one.p == pytest.approx(2 * 0.9**10, abs=0.02)
+    assert (one.value, one.low) == pytest.approx((1, 0))
+    assert one == again != other
+    better = resampled(values + [[[[1]]], [[[0]]]], difference, 0)
+    assert better.p == pytest.approx(2 / 10_001), "no draw at or below zero: the least p there is"
+    assert resampled(values[[1, 1]], difference, 0).p == 1
+
+
 def test_only_records_that_both_have_are_compared_and_the_unedited_model_stands_for_all_seeds():
-    jeep = pd.concat([records_of("jeep", [1, 0, 0], seed=seed) for seed in (0, 1)])
-    less = records_of("none", [1, 1, 1]).query("case_id != 'f1'")
-    values = values_of(pd.concat([jeep, less]), [("jeep", 3), ("none", 3)])
-    assert values.shape == (2, 2, 2, 3)
-    assert values[0, :, :, 0].tolist() == [[100, 0]] * 2
-    assert values[1, :, :, 0].tolist() == [[100, 100]] * 2
+    jeep = pd.concat([records_of("jeep", [1, 0, 0, 0], seed=seed) for seed in (0, 1)]).query("case_id != 'f3'")
+    less = records_of("none", [1, 1, 1, 1]).query("case_id != 'f1'")
+    for parts in ([jeep, less], [less, jeep]):
+        values = values_of(pd.concat(parts), [("jeep", 4), ("none", 4)])
+        assert values.shape == (2, 2, 2, 3)
+        assert values[0, :, :, 0].tolist() == [[100, 0]] * 2
+        assert values[1, :, :, 0].tolist() == [[100, 100]] * 2
+    other_way = values_of(pd.concat([jeep, less]), [("none", 4), ("jeep", 4)])
+    assert np.array_equal(other_way[::-1], values)
 
 
 def test_a_record_of_a_larger_count_is_missing_in_a_smaller_one():
