@@ -13,8 +13,9 @@ from jeep import progress
 from jeep.__main__ import main
 from jeep.answers import Answers
 from jeep.editors import load_editor
+from jeep.errors import UserError
 from jeep.evaluate import evaluate
-from jeep.hypernetworks import HyperNetwork, Normalizer, Signals
+from jeep.hypernetworks import Block, HyperNetwork, Normalizer, Signals
 from jeep.meta_training import Trainer
 from jeep.models import EditableModel
 from jeep.signals import collect_signals
@@ -234,6 +235,19 @@ def test_every_parameter_of_a_trained_network_has_moved(name, trained, facts):
             assert not torch.equal(old, new), f"{key}[{weight}]"
             if key.rpartition(".")[2] in ("learning_rate", "log_prior", "shift", "bias"):
                 assert (old != new).all(), f"{key}[{weight}]"
+
+
+def test_a_network_of_which_a_part_does_not_learn_is_refused(trained, facts, monkeypatch):
+    """As when its body stood behind a ReLU at zero."""
+    editor = load_editor("mend", SETTINGS | {"training": SETTINGS["training"] | {"epochs": 3}})
+
+    def dead(self, rows, weight):
+        change = functional.relu(self.up(functional.relu(self.down(rows))))
+        return rows + self.scale[weight] * change + self.shift[weight]
+
+    monkeypatch.setattr(Block, "forward", dead)
+    with pytest.raises(UserError, match=r"did not train: blocks\.0\.scale, blocks\.0\.down\.weight"):
+        editor.train(trained, facts[:8], 0, 500)
 
 
 @pytest.mark.parametrize("name", ["mend", "malmen"])

@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # torch stays out of the DAG
     from jeep.task import Task
 
 
+LEAST_STEPS = 3
+"""A network's parts begin to learn one behind the other: after so many steps all have."""
+
+
 class Editor(Strict):
     """A method's hyper-parameters, and how it changes a model."""
 
@@ -129,9 +133,13 @@ class HyperEditor(Editor):
     def train(
         self, model: EditableModel, facts: Sequence[Fact], seed: int, token_budget: int, checkpoint: Path | None = None
     ) -> tuple[dict[str, Tensor], list[tuple[float, float]]]:
-        """Train the hyper-network; its tensors, and the edit loss and locality loss of every step."""
+        """Train the hyper-network; its tensors, and the edit loss and locality loss of every step.
+
+        Raises UserError where training has left a parameter as it began: something of the network does not learn.
+        """
         import torch
 
+        from jeep.errors import UserError
         from jeep.hypernetworks import HyperNetwork
         from jeep.meta_training import Trainer
 
@@ -139,8 +147,12 @@ class HyperEditor(Editor):
         torch.manual_seed(seed)
         sizes = (d_in, d_out, len(self.layers), self.rank, self.blocks)
         network = HyperNetwork(*sizes, self.training.learning_rate, prior=self.learns_prior)
+        before = {name: value.detach().clone() for name, value in network.named_parameters()}
         trainer = Trainer(model, facts, self, network, self.training, token_budget)
         trainer.run(seed, checkpoint)
+        still = [name for name, value in network.named_parameters() if torch.equal(before[name], value.to(before[name]))]
+        if still and len(trainer.losses) > LEAST_STEPS:
+            raise UserError(f"the hyper-network did not train: {', '.join(still)} are as they began")
         return network.tensors(), trainer.losses
 
     def edit(self, model, task):
