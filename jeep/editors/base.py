@@ -150,7 +150,8 @@ class HyperEditor(Editor):
         before = {name: value.detach().clone() for name, value in network.named_parameters()}
         trainer = Trainer(model, facts, self, network, self.training, token_budget)
         trainer.run(seed, checkpoint)
-        still = [name for name, value in network.named_parameters() if torch.equal(before[name], value.to(before[name]))]
+        learnt = dict(network.named_parameters())
+        still = [name for name, value in before.items() if torch.equal(value, learnt[name].to(value))]
         if still and len(trainer.losses) > LEAST_STEPS:
             raise UserError(f"the hyper-network did not train: {', '.join(still)} are as they began")
         return network.tensors(), trainer.losses
