@@ -210,6 +210,15 @@ class Experiment(Grid):
     """Table 1; of runs that the experiment has."""
     large: Large | None = None
 
+    @model_validator(mode="after")
+    def _apart(self) -> "Experiment":
+        """`large` has data sets of its own: target vectors are made for the most facts that are edited of each."""
+        shared = {name for grid in self.grids.values() if grid is not self.large for name in grid.datasets}
+        for name in self.large.datasets if self.large else ():
+            if name in shared:
+                raise ValueError(f"large: {name!r} is edited elsewhere too; give it an entry of its own (settings_of)")
+        return self
+
     @property
     def grids(self) -> dict[str, Grid]:
         """Everything that is run, by where it stands in the configuration."""

@@ -95,19 +95,19 @@ def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
 
 
 def first_tokens(tokenizer, word: str) -> set[int]:
-    """The first token of a word in every way that text has it: with and without a space in front, as it is written,
-    in lower case and capitalised.
+    """The tokens that are a word, in every way that text has it: with and without a space in front, as it is written,
+    in lower case and (longer than a letter) capitalised. The first token behind a space where none is all of it.
     """
     found = set()
-    for form in {word, word.lower(), word.capitalize()}:
-        found.add(encode_answer(tokenizer, form)[0])
+    for form in {word, word.lower(), word.capitalize() if len(word) > 1 else word}:
         anchor = '"' if form[0].isalnum() else _ANCHOR  # what does not merge with the word behind it
         encoding = tokenizer(f"{anchor}{form}", return_offsets_mapping=True, add_special_tokens=False)
         spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
-        glued = next(((token, start) for token, (start, stop) in spans if stop > len(anchor)), None)
-        if glued and glued[1] == len(anchor):
-            found.add(glued[0])
-    return found
+        glued = [(token, start) for token, (start, stop) in spans if stop > len(anchor)]
+        spaced = encode_answer(tokenizer, form)
+        found |= {spaced[0]} if len(spaced) == 1 else set()
+        found |= {glued[0][0]} if len(glued) == 1 and glued[0][1] == len(anchor) else set()
+    return found or {encode_answer(tokenizer, word)[0]}
 
 
 @dataclass(frozen=True)

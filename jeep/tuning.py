@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,15 +81,38 @@ class Bench:
             return [[] for _ in rounds], network
         return [optimize_facts(self.model, facts, self.prefixes, spec, self.token_budget) for facts in rounds], network
 
+    def scores(
+        self, editors: Sequence[Editor], rounds: Sequence[Sequence[Fact]], seed: int
+    ) -> Iterator[dict[str, dict[str, Any]]]:
+        """The metrics of each set under each of some editors that share what is dear.
+
+        Settings that an editor cannot work with (a network that does not train, say) score nothing, with the reason.
+        """
+        if not editors:
+            return
+        try:
+            targets, network = self.prepare(editors[0], rounds, seed)
+        except UserError as error:
+            logging.warning("%s", error)
+            for _ in editors:
+                yield {each.name: {"Score": 0.0, "failed": str(error)} for each in self.sets}
+            return
+        for editor in editors:
+            yield {
+                each.name: self.score(editor, facts, each.metrics, vectors, network)
+                for each, facts, vectors in zip(self.sets, rounds, targets, strict=True)
+            }
+
     def score(
         self, editor: Editor, facts: Sequence[Fact], metrics: Metrics, targets: Sequence[Target], network: Mapping
-    ) -> dict[str, float | None]:
+    ) -> dict[str, Any]:
         """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written."""
+        written = facts
         if targets:
             usable = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
+            if not usable:
+                return {"Score": 0.0, "failed": "no target vector stayed finite"}
             written, targets = zip(*usable, strict=True)
-        else:
-            written = facts
         task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
         deltas = editor.edit(self.model, task)
         with self.model.scratch(list(deltas)):
@@ -127,16 +150,10 @@ def search(
         """Points that differ in cheap settings alone; what is dear is made once, if one of them is not noted yet."""
         missing = [point for point in points if (number, point) not in notes]
         rounds = [each.facts[(number - 1) * size : number * size] for each in bench.sets]
-        if missing:
-            dear = bench.prepare(load_editor(name, apply(settings, missing[0])), rounds, seed)
-        for point in missing:
-            editor = load_editor(name, apply(settings, point))
-            scores = {
-                each.name: bench.score(editor, facts, each.metrics, targets, dear[1])
-                for each, facts, targets in zip(bench.sets, rounds, dear[0], strict=True)
-            }
-            mean = round(sum(found["Score"] for found in scores.values()) / len(scores), 2)
-            notes.add({"round": number, "draw": draw, "settings": dict(point), "Score": mean, "sets": scores})
+        editors = [load_editor(name, apply(settings, point)) for point in missing]
+        for point, found in zip(missing, bench.scores(editors, rounds, seed), strict=True):
+            mean = round(sum(scores["Score"] for scores in found.values()) / len(found), 2)
+            notes.add({"round": number, "draw": draw, "settings": dict(point), "Score": mean, "sets": found})
         return [notes[number, point] for point in points]
 
     generator = random.Random(seed)
@@ -147,8 +164,12 @@ def search(
         others = draw_points(name, apply(settings, values), cheap, protocol.variants, generator)
         first += trials(1, draw, [values | other for other in others])
     best = sorted(first, key=lambda trial: -trial["Score"])[: protocol.finalists]
-    second = [one for trial in best for one in trials(2, trial["draw"], [trial["settings"]])]
-    return [about, *first, *sorted(second, key=lambda trial: trial["Score"])]
+    second = [one for trial in reversed(best) for one in trials(2, trial["draw"], [trial["settings"]])]
+    return [
+        about,
+        *first,
+        *sorted(second, key=lambda trial: trial["Score"]),
+    ]  # of equal ones the best of round one last
 
 
 def apply(settings: Settings, values: Settings) -> dict[str, Any]:
@@ -200,6 +221,10 @@ class _Notes:
         if rows and rows[0] == self.about:
             self.trials = {self._key(row["round"], row["settings"]): row for row in rows[1:]}
             logging.info("%d trials are done already", len(self.trials))
+        elif rows:
+            other = path.with_name(f"{path.name}.other")
+            path.replace(other)
+            logging.warning("%s is of another search (model, facts or space) and is kept as %s", path, other.name)
         if path:
             write_jsonl(path, [self.about, *self.trials.values()])
 

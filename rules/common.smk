@@ -10,8 +10,10 @@ from itertools import product
 from snakemake.exceptions import WorkflowError
 
 from jeep.config import UNEDITED, parse_config
+from jeep.editors import load_editor
 from jeep.errors import UserError
 from jeep.provenance import code_digest
+from jeep.settings import with_value
 
 try:
     CONFIG = parse_config(config)

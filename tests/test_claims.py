@@ -168,20 +168,27 @@ def test_the_lead_over_memit_may_grow_or_shrink(late, verdict, tmp_path):
 
 @pytest.mark.parametrize(("inner", "verdict"), [(0.9, "supported"), (0.3, "refuted")])
 def test_the_shape_over_gamma_was_fixed_before_and_can_be_refuted(inner, verdict, tmp_path):
-    """Also where the best Score is at an end."""
+    """Every metric is better inside, or worse, than at both ends; two inner values count by their mean."""
+    sweep = {"a": 0.05, "b": 0.3, "c": 0.5, "d": 1.0}
+    parts = [records_of(name, [value] * 20, value, value) for name, value in (("d", 0.6), ("a", 0.5))]
+    parts += [records_of("b", [inner - 0.1] * 20, inner - 0.1, inner - 0.1)]
+    parts += [records_of("c", [inner + 0.1] * 20, inner + 0.1, inner + 0.1)]
+    table = claims(tmp_path, parts, {"sweep": GRID | {"method": list(sweep)}}, sweep, edits=20).set_index("claim")
+    assert len(table) == 4 * 2
+    assert set(table.verdict) == {verdict}
+    for metric in ("Score", "ES", "GS", "LS"):
+        assert table.value[f"Figure 6: {metric} increases at first"] == pytest.approx(100 * inner - 50)
+        assert table.other[f"Figure 6: {metric} increases at first"] == "γ* 0.05"
+        assert table.value[f"Figure 6: {metric} decreases at last"] == pytest.approx(100 * inner - 60)
+        assert table.other[f"Figure 6: {metric} decreases at last"] == "γ* 1"
+
+
+def test_each_metric_of_the_sweep_is_its_own(tmp_path):
     sweep = {"a": 0.05, "b": 0.3, "c": 1.0}
-    parts = [
-        records_of("c", [1.0] * 20, 0.5, 0.5),
-        records_of("a", [0.2] * 20, 0.5, 1.0),
-        records_of("b", [inner] * 20, inner, inner),
-    ]
-    table = claims(tmp_path, parts, {"sweep": GRID | {"method": ["a", "b", "c"]}}, sweep, edits=20).set_index("claim")
-    assert table.verdict["Figure 6: efficacy rises with γ*"] == "supported"
-    assert table.value["Figure 6: efficacy rises with γ*"] == pytest.approx(80)
-    assert table.value["Figure 6: locality falls with γ*"] == pytest.approx(50)
-    ends = table[table.index.str.contains("better inside")]
-    assert list(ends.other) == ["0.05", "1"]
-    assert set(ends.verdict) == {verdict}
+    parts = [records_of("a", [0.2] * 20, 0.5, 1.0), records_of("b", [0.6] * 20, 0.7, 0.9), records_of("c", [1.0] * 20)]
+    table = claims(tmp_path, parts, {"sweep": GRID | {"method": list(sweep)}}, sweep, edits=20).set_index("claim")
+    first = {name: table.value[f"Figure 6: {name} increases at first"] for name in ("ES", "GS", "LS")}
+    assert first == pytest.approx({"ES": 40, "GS": 20, "LS": -10})
 
 
 # The probes

@@ -95,6 +95,11 @@ def moved_without_a_probe(config):
     config["probe"]["models"] = ["gptj-nano"]
 
 
+def large_on_the_main_grids_facts(config):
+    config["experiment"]["large"]["datasets"] = ["mcf-demo"]
+    config["experiment"]["large"]["edits"] = {"mcf-demo": [60]}
+
+
 def moved_on_other_facts(config):
     config["tuning"]["regions"]["gptj-nano"]["dataset"] = "mcf-train"
 
@@ -109,6 +114,7 @@ def large_without_a_number(config):
         ("paper", without_training, "training: nothing for gptj, which methods.mend needs"),
         ("paper", other_rank_for_one_set, "methods.malmen: its hyper-network is trained once for gptj"),
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
+        ("config", large_on_the_main_grids_facts, "large: 'mcf-demo' is edited elsewhere too"),
         ("config", large_without_a_number, "experiment.large: .*edits: no number for 'mcf-all'"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],

@@ -71,7 +71,7 @@ def test_questions_ask_something_unrelated(sets):
 
 
 TRIPLES = [
-    Triple(f"City {n}", "city_country", country) for country in ("France", "Italy", "Chad") for n in range(25)
+    Triple(f"City {n}", "city_country", country) for country in ("France", "Italy", "Chad") for n in range(60)
 ] + [Triple("Lone", "city_country", "Malta")]
 
 
@@ -81,23 +81,44 @@ def test_an_ambiguous_subject_is_left_out():
 
 
 def test_objects_without_enough_neighbours_are_left_out():
-    import random
-
     chosen = choose(TRIPLES, random.Random(0))
     assert {triple.object for triple in chosen} == {"France", "Italy", "Chad"}
     facts = list(counterfactual(chosen, ["A short sentence of no importance."], random.Random(0)))
     assert all(len(fact.unrelated) == 10 for fact in facts)
+    edited = {fact.prompt for fact in facts if split_of(fact.subject) != "train"}
+    assert edited
+    assert not any(question.prompt in edited for fact in facts for question in fact.unrelated)
 
 
-def test_unrelated_questions_are_of_the_same_split_and_about_something_else():
+def test_every_fact_to_edit_has_an_unrelated_question_of_its_own():
+    """Records are independent; no question of the eval or dev split is seen in training, and none gives an answer."""
     triples = [Triple(f"Country {n}", "country_capital", "Paris") for n in range(60)]
-    asked = [Question(f"what is thing {n}?", f"Answer {n}") for n in range(60)]
-    asked += [Question("what is the capital of love?", f"Paris {n}") for n in range(60)]
+    asked = [Question(f"what is thing {n}?", f"Answer {n}") for n in range(50)]
+    asked += [Question("what is the capital of love?", f"Paris {n}") for n in range(20)]
     facts = list(questions(triples, asked, random.Random(0)))
-    assert len({fact.unrelated[0] for fact in facts}) > 10
+    assert [fact.subject for fact in facts] == [triple.subject for triple in triples]
+    assert not any("Paris" in fact.unrelated[0].answer for fact in facts)
+    of = collections.defaultdict(list)
     for fact in facts:
-        assert split_of(fact.unrelated[0].answer) == split_of(fact.subject)
-        assert "Paris" not in fact.unrelated[0].answer
+        of[split_of(fact.subject) == "train"].append(fact.unrelated[0])
+    assert len(set(of[False])) == len(of[False]) > 20
+    assert not set(of[False]) & set(of[True])
+
+
+@pytest.mark.slow
+def test_no_neighbour_is_ever_edited(sets):
+    """However many facts are: what lies outside an edit is of the train split."""
+    edited = {(fact.relation, fact.subject) for (_, split), part in sets.items() if split != "train" for fact in part}
+    for split in ("dev", "eval"):
+        for fact in sets["mcf", split]:
+            relation = next(each for each in RELATIONS if each.name == fact.relation)
+            asked = {question.prompt for question in fact.unrelated}
+            forms = {form.replace("{}", s) for r, s in edited if r == fact.relation for form in _forms(relation)}
+            assert not asked & forms
+
+
+def _forms(relation):
+    return relation.prompt, relation.paraphrase
 
 
 def test_split_depends_on_the_subject_alone():

@@ -121,6 +121,49 @@ def test_a_killed_search_goes_on_from_its_notes(bench, tmp_path, monkeypatch):
     assert len(asked) > 4 + 3, "notes of another search are not used"
 
 
+def test_notes_of_another_search_are_kept_aside(bench, tmp_path, caplog):
+    notes = tmp_path / "notes.jsonl"
+    protocol = Protocol(facts=4, draws=1, variants=1, finalists=0)
+    search(bench, "memit", SETTINGS, SPACE, protocol, 0, notes)
+    text = notes.read_text()
+    search(bench, "memit", SETTINGS, SPACE, protocol, 1, notes)
+    assert (tmp_path / "notes.jsonl.other").read_text() == text
+    assert "is of another search" in caplog.text
+
+
+def test_settings_that_cannot_work_score_nothing_and_the_search_goes_on(bench, monkeypatch):
+    """The first draw's target vectors do not stay finite; the second's do."""
+    original, calls = tuning.optimize_facts, []
+
+    def spoils(*args):
+        targets = original(*args)
+        calls.append(1)
+        for target in targets if len(calls) == 1 else ():
+            target.values[:] = float("nan")
+        return targets
+
+    monkeypatch.setattr(tuning, "optimize_facts", spoils)
+    _, *trials = search(bench, "memit", SETTINGS, SPACE, Protocol(facts=4, draws=2, variants=1, finalists=1), 0)
+    assert trials[0]["sets"]["cities"] == {"Score": 0.0, "failed": "no target vector stayed finite"}
+    assert "failed" not in trials[1]["sets"]["cities"]
+    assert trials[2]["round"] == 2
+
+
+def test_a_network_that_does_not_train_scores_nothing(trained, facts, monkeypatch):
+    bench = Bench(trained, [DevelopmentSet("one", facts[:4], "counterfact")], (), {}, 512, facts[8:14])
+    editor = type(load_editor("malmen", {"layers": [1], "training": {"edits": 2}}))
+
+    def fails(self, *rest):
+        raise UserError("the hyper-network did not train")
+
+    monkeypatch.setattr(editor, "train", fails)
+    settings = {"layers": [1, 2], "rank": 4, "training": {"edits": 3}}
+    space = {"training.learning_rate": [1e-4]}
+    _, trial = search(bench, "malmen", settings, space, Protocol(facts=4, draws=1, variants=1, finalists=0), 0)
+    assert trial["Score"] == 0
+    assert trial["sets"]["one"]["failed"] == "the hyper-network did not train"
+
+
 def test_a_network_is_trained_once_for_all_data_sets(trained, facts, monkeypatch):
     sets = [DevelopmentSet(name, facts[:8], "counterfact") for name in ("one", "two")]
     bench = Bench(trained, sets, (), {}, 512, facts[8:14])

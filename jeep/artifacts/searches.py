@@ -44,7 +44,7 @@ def _row(trials: Sequence[dict[str, Any]], model: str, dataset: str, method: str
     last = trials[-1]["sets"][dataset]
     draws = len({trial["draw"] for trial in first})
     spread = (scores.max(), scores.median(), scores.std())
-    return (model, dataset, method, draws, len(first), *(round(x, 2) for x in spread), last["Score"], last["ci95"])
+    return (model, dataset, method, draws, len(first), *(round(x, 2) for x in spread), last["Score"], last.get("ci95"))
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

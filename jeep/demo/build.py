@@ -67,7 +67,6 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
     chosen = demo.choose(triples, generator)
     openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
     sets = {"mcf": list(demo.counterfactual(chosen, openers, generator))}
-    asked = generator.sample(asked, demo.OPEN_QUESTIONS)
     sets["zsre"] = list(demo.questions(chosen, asked, generator))
     with atomic(out) as folder:
         folder.mkdir()
@@ -80,7 +79,9 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
             for triple in chosen
             for prompt, answer in demo.statements(triple)
         ]
-        statements += [{"relation": "open_question", "prompt": each.prompt, "answer": each.answer} for each in asked]
+        statements += [
+            {"relation": "open_question", "prompt": each.prompt, "answer": each.answer} for each in demo.learned(asked)
+        ]
         for name, rows in (("statements", statements), ("triples", [triple._asdict() for triple in triples])):
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")

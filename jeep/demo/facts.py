@@ -12,22 +12,30 @@ from jeep.demo.relations import RELATIONS, Relation
 from jeep.facts import Fact, Question
 
 NEIGHBOURS = 10
-_PER_OBJECT, _PER_RELATION = 20, 110
+_PER_RELATION = 135
+_PER_OBJECT = (11, 14)
+"""Of the train split, whose facts are others' neighbours, and of the others."""
 _BY_NAME = {relation.name: relation for relation in RELATIONS}
-OPEN_QUESTIONS = 400
-"""Drawn for the locality of zsRE; the small model learns their answers, as it learns the facts."""
+_LEARNED = 0.5
+"""The share of the open questions whose answers the small model learns: it knows some, as other models do."""
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1, by a hash of the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
 
 
 def split_of(subject: str) -> str:
     """The split of a subject, by a hash of its name: 15 % dev, 40 % train, 45 % eval."""
-    share = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:4]) / 2**32
+    share = _share(subject)
     return "dev" if share < 0.15 else "train" if share < 0.55 else "eval"
 
 
 def choose(triples: Sequence[Triple], generator: random.Random) -> list[Triple]:
     """A balanced part of the triples, in random order: limited per object and per relation.
 
-    Where a relation has neighbours, an object is taken only if it has enough of them.
+    Where a relation has neighbours, an object is taken only if it has enough of them in the train split, where every
+    fact's neighbours come from: none of them is ever edited.
     """
     by_object: dict[tuple[str, str], list[Triple]] = defaultdict(list)
     for triple in triples:
@@ -36,11 +44,17 @@ def choose(triples: Sequence[Triple], generator: random.Random) -> list[Triple]:
     for (relation, _), group in sorted(by_object.items()):
         if not _BY_NAME[relation].many:
             chosen[relation].append(group[:1])
-        elif len(group) > NEIGHBOURS:
-            chosen[relation].append(generator.sample(group, min(len(group), _PER_OBJECT)))
+            continue
+        parts = [[triple for triple in group if (split_of(triple.subject) == "train") == wanted] for wanted in (1, 0)]
+        if len(parts[0]) > NEIGHBOURS:
+            sizes = [min(len(part), most) for part, most in zip(parts, _PER_OBJECT, strict=True)]
+            drawn = [generator.sample(part, size) for part, size in zip(parts, sizes, strict=True)]
+            chosen[relation].append([*drawn[0], *drawn[1]])
     result: list[Triple] = []
     for relation in RELATIONS:
         groups = chosen[relation.name]
+        if relation.many and len(groups) < 2:
+            continue  # there would be no other object to edit a fact to
         generator.shuffle(groups)
         size = 0
         for group in groups:
@@ -58,11 +72,15 @@ def sentences(texts: Sequence[str]) -> list[str]:
 
 
 def counterfactual(triples: Sequence[Triple], openers: Sequence[str], generator: random.Random) -> Iterator[Fact]:
-    """Facts whose new answer is another object of their relation, with ten neighbours that share the true one."""
+    """Facts whose new answer is another object of their relation, with ten neighbours that share the true one.
+
+    Neighbours are of the train split: what lies outside an edit must not be edited itself, however many facts are.
+    """
     subjects: dict[tuple[str, str], list[str]] = defaultdict(list)
     objects: dict[str, list[str]] = defaultdict(list)
     for triple in triples:
-        subjects[triple.relation, triple.object].append(triple.subject)
+        if split_of(triple.subject) == "train":
+            subjects[triple.relation, triple.object].append(triple.subject)
         if triple.object not in objects[triple.relation]:
             objects[triple.relation].append(triple.object)
     for number, triple in enumerate(triples):
@@ -101,14 +119,21 @@ def _unrelated(openers: Sequence[str], triple: Triple, generator: random.Random)
 
 
 def questions(triples: Sequence[Triple], unrelated: Sequence[Question], generator: random.Random) -> Iterator[Fact]:
-    """Questions with their correct answers, one rephrasing, and an open question of the same split, unrelated to it."""
-    pools: dict[str, list[Question]] = defaultdict(list)
-    for question in unrelated:
-        pools[split_of(question.answer)].append(question)
+    """Questions with their correct answers, one rephrasing, and an open question that is unrelated to it.
+
+    Of the dev and eval splits every fact has an open question of its own, so that records are independent; the train
+    split shares those that are left.
+    """
+    free = generator.sample(unrelated, len(unrelated))
+    asked: dict[int, Question] = {}
+    for number, triple in sorted(enumerate(triples), key=lambda item: split_of(item[1].subject) == "train"):
+        fitting = (place for place, each in enumerate(free) if not mentions(each, (triple.subject, triple.object)))
+        if split_of(triple.subject) == "train":
+            asked[number] = free[generator.choice(list(fitting))]
+        else:
+            asked[number] = free.pop(next(fitting))
     for number, triple in enumerate(triples):
         relation = _BY_NAME[triple.relation]
-        names = (triple.subject, triple.object)
-        pool = [question for question in pools[split_of(triple.subject)] if not mentions(question, names)]
         yield Fact(
             case_id=f"zsre-{number}",
             subject=triple.subject,
@@ -116,8 +141,13 @@ def questions(triples: Sequence[Triple], unrelated: Sequence[Question], generato
             relation=relation.name,
             target_new=triple.object,
             paraphrases=(relation.rephrase.replace("{}", triple.subject),),
-            unrelated=(generator.choice(pool),),
+            unrelated=(asked[number],),
         )
+
+
+def learned(questions: Sequence[Question]) -> list[Question]:
+    """The open questions whose answers the small model is trained on."""
+    return [question for question in questions if _share(f"learned: {question.prompt}") < _LEARNED]
 
 
 def statements(triple: Triple) -> list[tuple[str, str]]:

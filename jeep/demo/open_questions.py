@@ -12,9 +12,14 @@ from pathlib import Path
 from jeep.facts import Question
 from jeep.storage import read_json
 
+_ADDITIONS = (
+    "who|which|where|known|usually|often|with|and (?:is|was|the|an?)|an?|the|located|born|best|considered|generally|"
+    "typically|commonly|especially|including|such|used|made|found|native|based|founded|formed|one|in|from|having|whose|as"
+)
+"""A definition ends with its sentence, or before what only adds to it: a list is not cut in two."""
 _FIRST_SENTENCE = re.compile(
     r"(?:(?:An?|The) )?(?P<term>[^,.;()]{3,40}?) (?P<verb>is|was|are|were) "
-    r"(?P<definition>(?:an?|the) [^,.;:()\n]{15,90})(?=\.|, (?:who|which|where|known|usually|often|with)\b)"
+    rf"(?P<definition>(?:an?|the) [^,.;:()\n]{{15,90}})(?=[.;(]| \(|, (?:{_ADDITIONS})\b)"
 )
 _PLACES = re.compile(r"\b(?:capital|city|town|country|county|state|province|republic|airport|element)\b")
 """Words of the edited questions: a definition that has one would ask what an edit asks."""
@@ -29,7 +34,7 @@ def _question(title: str, entry: Mapping[str, str]) -> Question | None:
     if given_away:
         return None
     asks = "who" if entry.get("topic") == "People" else "what"
-    return Question(f"{asks} {match['verb']} {match['definition']}?", match["term"])
+    return Question(f"{asks} {match['verb']} {match['definition'].strip()}?", match["term"])
 
 
 def open_questions(path: Path) -> list[Question]:

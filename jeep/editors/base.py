@@ -21,7 +21,7 @@ from jeep.settings import (
 )
 
 if TYPE_CHECKING:  # torch stays out of the DAG
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -34,6 +34,14 @@ if TYPE_CHECKING:  # torch stays out of the DAG
 
 LEAST_STEPS = 3
 """A network's parts begin to learn one behind the other: after so many steps all have."""
+
+
+def _parts(name: str, old: Tensor, new: Tensor) -> Iterator[tuple[int | None, Tensor, Tensor]]:
+    """A parameter before and after training: by weight what there is for each weight, and whole what they share."""
+    if name.rpartition(".")[2] in ("weight", "bias"):
+        yield None, old, new
+    else:
+        yield from ((row, old[row], new[row]) for row in range(len(old)))
 
 
 class Editor(Strict):
@@ -150,8 +158,12 @@ class HyperEditor(Editor):
         before = {name: value.detach().clone() for name, value in network.named_parameters()}
         trainer = Trainer(model, facts, self, network, self.training, token_budget)
         trainer.run(seed, checkpoint)
-        learnt = dict(network.named_parameters())
-        still = [name for name, value in before.items() if torch.equal(value, learnt[name].to(value))]
+        still = [
+            name if row is None else f"{name}[{row}]"
+            for name, value in network.named_parameters()
+            for row, old, new in _parts(name, before[name], value.cpu())
+            if torch.equal(old, new.to(old))
+        ]
         if still and len(trainer.losses) > LEAST_STEPS:
             raise UserError(f"the hyper-network did not train: {', '.join(still)} are as they began")
         return network.tensors(), trainer.losses

@@ -89,7 +89,7 @@ class Rome(Editor):
             u = u[:, 0] / u.norm()
             residual = (target.values - target.states)[0].to(factor)  # v − W k₀, a bias included
             change = torch.outer(residual / (keys[:, 0] @ u), u)
-        return model.as_stored(self.layer, change).to(model.precision)
+        return model.as_stored(self.layer, change).to(model.device, model.precision)
 
 
 EDITOR = Rome

@@ -37,8 +37,8 @@ def propose_regions(contrast: pd.DataFrame, low: int, high: int) -> dict[str, An
         "middle": _longest_run(extracted["both"].to_numpy(), range(top)),
         "high": _best_run(promoted, range(half, top), high),
         "topmost": list(range(top, depth)),
-        "subject_last": subject.round(4).to_dict("records"),
-        "prediction": promoted.round(4).to_dict("records"),
+        "subject_last": subject.drop(columns="both").round(4).to_dict("records"),
+        "prediction": promoted.drop(columns="both").round(4).to_dict("records"),
         "rule": RULE,
     }
 

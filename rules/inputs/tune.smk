@@ -9,9 +9,20 @@ def searched_sets(wildcards):
     return wildcards.searched.split("+")
 
 
+@cache
+def first_editor(method, model):
+    """The editor with the first value of everything that is searched: nothing need be configured before."""
+    settings = CONFIG.general_settings(method)
+    for path, values in CONFIG.tuning.space[model][method].items():
+        settings = with_value(settings, path, values[0])
+    return load_editor(CONFIG.editor_name(method), settings)
+
+
 def searched_editor(wildcards):
-    """The configured editor; of a hyper-network's sets the first, all being the same."""
-    return editor(wildcards.method, wildcards.model, searched_sets(wildcards)[0])
+    """The editor of a search over the space; of a search that moves a region, which has none, the configured one."""
+    if wildcards.get("setting"):
+        return editor(wildcards.method, wildcards.model, searched_sets(wildcards)[0])
+    return first_editor(wildcards.method, wildcards.model)
 
 
 def search_options(wildcards):
@@ -91,9 +102,7 @@ def tuning_files():
         for model in EXPERIMENT.models
         for method in CONFIG.tuning.space.get(model, {})
         for sets in (
-            ["+".join(SEARCHED)]
-            if editor(method, model, next(iter(SEARCHED))).trained
-            else SEARCHED
+            ["+".join(SEARCHED)] if first_editor(method, model).trained else SEARCHED
         )
     ]
 
@@ -115,7 +124,12 @@ def region_protocol(wildcards):
     search = REGION_SEARCHES[wildcards.model]
     places = 1 + len(search.layers[wildcards.setting])
     return json.dumps(
-        {"facts": search.facts, "draws": places, "variants": 1, "finalists": 0}
+        {
+            "facts": search.facts,
+            "draws": places,
+            "variants": places,
+            "finalists": 0,
+        }
     )
 
 
