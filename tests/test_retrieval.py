@@ -51,7 +51,7 @@ def test_a_corpus_without_text_is_one_line(tmp_path):
 
 
 def test_both_backends_rank_real_articles_the_same(demo_folder, tmp_path):
-    """The 100 best for 60 real subjects in 3 000 articles; equal scores may stand in either order."""
+    """The 100 best for 120 real subjects in 3 000 articles; equal scores may stand in either order."""
     articles = [row for row, _ in zip(read_jsonl(demo_folder / "corpus.jsonl"), range(3000), strict=False)]
     indices = {}
     for name, backend in BACKENDS.items():
@@ -59,7 +59,7 @@ def test_both_backends_rank_real_articles_the_same(demo_folder, tmp_path):
         indices[name] = backend(tmp_path / name)
     facts = [Fact.from_json(row) for row in read_jsonl(demo_folder / "facts" / "mcf-train.jsonl")]
     several = 0
-    for fact in facts[:60]:
+    for fact in facts[:120]:
         query = f"{fact.subject} {fact.template}"
         one, two = (index.best(fact.subject, query, 100) for index in indices.values())
         assert one == two

@@ -16,7 +16,7 @@ _PER_RELATION = 135
 _PER_OBJECT = (11, 14)
 """Of the train split, whose facts are others' neighbours, and of the others."""
 _BY_NAME = {relation.name: relation for relation in RELATIONS}
-_LEARNED = 0.5
+_LEARNED = 0.28
 """The share of the open questions whose answers the small model learns: it knows some, as other models do."""
 
 
