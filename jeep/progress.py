@@ -13,14 +13,15 @@ from jeep.storage import read_tensors, write_tensors
 
 
 def fingerprint(model: EditableModel, *content: object) -> str:
-    """What an unfinished result depends on: `content` by its repr, the weights by a sum over a matrix of each block.
-
-    The sum is of the weights' bits as integers, which no order or number of threads changes.
-    """
-    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    matrices = [model.projection(layer).weight for layer in range(model.depth)]
-    weights = [int(matrix.view(kinds[matrix.element_size()]).sum(dtype=torch.int64)) for matrix in matrices]
+    """What an unfinished result depends on: `content` by its repr, the weights by a sum over a matrix of each block."""
+    weights = [bit_sum(model.projection(layer).weight) for layer in range(model.depth)]
     return hashlib.sha256(repr((weights, content)).encode()).hexdigest()[:12]
+
+
+def bit_sum(tensor: Tensor) -> int:
+    """Sum of a tensor's bits as integers, which no order and no number of threads changes."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return int(tensor.view(kinds[tensor.element_size()]).sum(dtype=torch.int64))
 
 
 SECONDS = 60.0

@@ -24,7 +24,7 @@ from jeep.evaluate import evaluate
 from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
-from jeep.progress import fingerprint
+from jeep.progress import bit_sum, fingerprint
 from jeep.settings import Metrics, Protocol, with_value
 from jeep.storage import write_jsonl
 from jeep.targets import Target, optimize_facts
@@ -64,7 +64,7 @@ class Bench:
     @property
     def content(self) -> tuple:
         """What scores depend on beside the model and the settings."""
-        sums = sorted((place, float(matrix.double().sum())) for place, matrix in self.covariance.items())
+        sums = sorted((place, bit_sum(matrix)) for place, matrix in self.covariance.items())
         return self.sets, tuple(self.prefixes), sums, self.training
 
     def prepare(
@@ -165,11 +165,8 @@ def search(
         first += trials(1, draw, [values | other for other in others])
     best = sorted(first, key=lambda trial: -trial["Score"])[: protocol.finalists]
     second = [one for trial in reversed(best) for one in trials(2, trial["draw"], [trial["settings"]])]
-    return [
-        about,
-        *first,
-        *sorted(second, key=lambda trial: trial["Score"]),
-    ]  # of equal ones the best of round one last
+    second.sort(key=lambda trial: trial["Score"])  # of equal ones the best of round one stays last
+    return [about, *first, *second]
 
 
 def apply(settings: Settings, values: Settings) -> dict[str, Any]:

@@ -63,6 +63,12 @@ def test_a_fingerprint_is_of_the_weights_and_of_the_content(trained):
             model.add_({name: torch.full_like(model.network.get_parameter(name), 1e-3)})
             assert fingerprint(model, "a") != same, f"block {layer}"
     assert fingerprint(model, "a") == same
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert fingerprint(model, "a") == same, "as on a machine with more cores"
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_finished_batches_of_other_settings_are_not_used(interrupted, trained, facts, prefixes):
