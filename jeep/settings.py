@@ -154,3 +154,10 @@ def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, 
     """A copy of nested settings with the value at a dotted path replaced."""
     key, _, rest = path.partition(".")
     return {**settings, key: with_value(settings.get(key, {}), rest, value) if rest else value}
+
+
+def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings with the values at several dotted paths replaced."""
+    for path, value in values.items():
+        settings = with_value(settings, path, value)
+    return dict(settings)

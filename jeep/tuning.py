@@ -25,7 +25,7 @@ from jeep.facts import Fact
 from jeep.metrics import summarize
 from jeep.models import EditableModel
 from jeep.progress import bit_sum, fingerprint
-from jeep.settings import Metrics, Protocol, with_value
+from jeep.settings import Metrics, Protocol, with_value, with_values
 from jeep.storage import write_jsonl
 from jeep.targets import Target, optimize_facts
 from jeep.task import Task
@@ -150,7 +150,7 @@ def search(
         """Points that differ in cheap settings alone; what is dear is made once, if one of them is not noted yet."""
         missing = [point for point in points if (number, point) not in notes]
         rounds = [each.facts[(number - 1) * size : number * size] for each in bench.sets]
-        editors = [load_editor(name, apply(settings, point)) for point in missing]
+        editors = [load_editor(name, with_values(settings, point)) for point in missing]
         for point, found in zip(missing, bench.scores(editors, rounds, seed), strict=True):
             mean = round(sum(scores["Score"] for scores in found.values()) / len(found), 2)
             notes.add({"round": number, "draw": draw, "settings": dict(point), "Score": mean, "sets": found})
@@ -158,10 +158,10 @@ def search(
 
     generator = random.Random(seed)
     dear, cheap = divide(name, settings, space)
-    start = apply(settings, {path: values[0] for path, values in cheap.items()})
+    start = with_values(settings, {path: values[0] for path, values in cheap.items()})
     first: list[Trial] = []
     for draw, values in enumerate(draw_points(name, start, dear, protocol.draws, generator)):
-        others = draw_points(name, apply(settings, values), cheap, protocol.variants, generator)
+        others = draw_points(name, with_values(settings, values), cheap, protocol.variants, generator)
         first += trials(1, draw, [values | other for other in others])
     best = sorted(first, key=lambda trial: -trial["Score"])[: protocol.finalists]
     second = [one for trial in reversed(best) for one in trials(2, trial["draw"], [trial["settings"]])]
@@ -169,16 +169,9 @@ def search(
     return [about, *first, *second]
 
 
-def apply(settings: Settings, values: Settings) -> dict[str, Any]:
-    """Nested settings with the values at dotted paths."""
-    for path, value in values.items():
-        settings = with_value(settings, path, value)
-    return dict(settings)
-
-
 def divide(name: str, settings: Settings, space: Space) -> tuple[Space, Space]:
     """The part of a space that is dear, and the rest."""
-    start = apply(settings, {path: values[0] for path, values in space.items()})
+    start = with_values(settings, {path: values[0] for path, values in space.items()})
     base = load_editor(name, start).target_spec
     if base is None:
         return space, {}
@@ -199,7 +192,7 @@ def draw_points(
 
     def accepted(point: Settings) -> bool:
         try:
-            load_editor(name, apply(settings, point))
+            load_editor(name, with_values(settings, point))
         except ValidationError:  # a combination that the editor excludes, such as regions that overlap
             return False
         return True

@@ -13,7 +13,7 @@ from jeep.config import UNEDITED, parse_config
 from jeep.editors import load_editor
 from jeep.errors import UserError
 from jeep.provenance import code_digest
-from jeep.settings import with_value
+from jeep.settings import with_values
 
 try:
     CONFIG = parse_config(config)

@@ -1,6 +1,5 @@
 """The search for hyper-parameters on a tiny model: one protocol, noted trial by trial."""
 
-import copy
 import random
 
 import pytest
@@ -8,11 +7,11 @@ import torch
 from conftest import ROOT
 
 from jeep import tuning
-from jeep.artifacts.searches import nested, write_searches
+from jeep.artifacts.searches import write_searches
 from jeep.config import load_config
 from jeep.editors import load_editor
 from jeep.errors import UserError
-from jeep.settings import Protocol, with_value
+from jeep.settings import Protocol, with_value, with_values
 from jeep.storage import read_jsonl, write_jsonl
 from jeep.tuning import Bench, DevelopmentSet, divide, draw_points, search
 
@@ -40,7 +39,7 @@ def test_a_value_is_set_at_its_path():
     assert with_value(settings, "a.b", 3) == {"a": {"b": 3, "c": 2}}
     assert with_value(settings, "d.e", 4) == {"a": {"b": 1, "c": 2}, "d": {"e": 4}}
     assert settings == {"a": {"b": 1, "c": 2}}
-    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert with_values({}, {"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
 def test_every_trial_is_within_the_budget_and_the_chosen_one_comes_last(bench, trained, monkeypatch):
@@ -225,9 +224,7 @@ def test_the_demos_settings_are_those_that_the_recorded_search_chose(path):
     assert about["protocol"] == config.tuning.protocol.model_dump()
     space = config.tuning.space[model][method]
     assert all(t["settings"][p] in values for t in trials for p, values in space.items()), "of another space"
-    settings = copy.deepcopy(config.general_settings(method))
-    for setting, value in trials[-1]["settings"].items():
-        settings = with_value(settings, setting, value)
+    settings = with_values(config.general_settings(method), trials[-1]["settings"])
     chosen = load_editor(config.editor_name(method), settings)
     for dataset in sets:
         assert config.editor(method, model, dataset) == chosen

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from jeep.artifacts.texts import write_texts
-from jeep.settings import with_value
+from jeep.settings import with_values
 from jeep.storage import atomic, read_jsonl
 
 COLUMNS = ["model", "dataset", "method", "draws", "trials", "best", "median", "sd", "chosen", "ci95"]
@@ -27,7 +27,7 @@ def write_searches(searches: Sequence[Path], out: Path) -> None:
         names = sets.split("+")
         rows += [_row(trials, model, dataset, path.stem) for dataset in names]
         where = model if len(names) > 1 else f"{model}/{sets}"
-        chosen.setdefault(path.stem, {})[where] = nested(trials[-1]["settings"])
+        chosen.setdefault(path.stem, {})[where] = with_values({}, trials[-1]["settings"])
     table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
@@ -45,11 +45,3 @@ def _row(trials: Sequence[dict[str, Any]], model: str, dataset: str, method: str
     draws = len({trial["draw"] for trial in first})
     spread = (scores.max(), scores.median(), scores.std())
     return (model, dataset, method, draws, len(first), *(round(x, 2) for x in spread), last["Score"], last.get("ci95"))
-
-
-def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Values at dotted paths as nested settings."""
-    settings: dict[str, Any] = {}
-    for path, value in values.items():
-        settings = with_value(settings, path, value)
-    return settings

@@ -12,9 +12,9 @@ def searched_sets(wildcards):
 @cache
 def first_editor(method, model):
     """The editor with the first value of everything that is searched: nothing need be configured before."""
-    settings = CONFIG.general_settings(method)
-    for path, values in CONFIG.tuning.space[model][method].items():
-        settings = with_value(settings, path, values[0])
+    space = CONFIG.tuning.space[model][method]
+    first = {path: values[0] for path, values in space.items()}
+    settings = with_values(CONFIG.general_settings(method), first)
     return load_editor(CONFIG.editor_name(method), settings)
 
 
