@@ -20,19 +20,19 @@ from transformers import AutoModelForCausalLM
 from benchmarks import plain
 from benchmarks.operations import Needed, spent
 from benchmarks.report import write_report
-from jeep.corpus import texts
-from jeep.covariance import covariances, sequences
+from jeep.common.settings import Optimization
+from jeep.common.storage import read_json, write_json
+from jeep.data.corpus import texts
+from jeep.data.facts import Fact
 from jeep.editors import load_editor
-from jeep.evaluate import evaluate, items
-from jeep.facts import Fact
-from jeep.models import load_model
-from jeep.regions import write_regions
-from jeep.selection import select
-from jeep.settings import Optimization
-from jeep.storage import read_json, write_json
-from jeep.targets import Target, optimize
-from jeep.task import Task
-from jeep.tokens import Request, encode, encode_answer
+from jeep.measure.evaluate import evaluate, items
+from jeep.model.editable import load_model
+from jeep.model.selection import select
+from jeep.model.tokens import Request, encode, encode_answer
+from jeep.vectors.targets import Target, optimize
+from jeep.vectors.task import Task
+from jeep.writing.covariance import covariances, sequences
+from jeep.writing.regions import write_regions
 
 REGION = {"clamp": 0.75, "prior": 250}
 EDITOR = load_editor(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from jeep.evaluate import Item
-from jeep.models import EditableModel
-from jeep.settings import Placement, Site
-from jeep.stems import Stems
-from jeep.tokens import Prompt, Request, encode, encode_answer
+from jeep.common.settings import Placement, Site
+from jeep.measure.evaluate import Item
+from jeep.model.editable import EditableModel
+from jeep.model.stems import Stems
+from jeep.model.tokens import Prompt, Request, encode, encode_answer
 
 
 def spent(run: Callable[[], object]) -> float:

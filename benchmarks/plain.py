@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import torch
 from torch.nn import functional
 
-from jeep.models import architecture_of
+from jeep.model.editable import architecture_of
 
 
 def block(network, layer):

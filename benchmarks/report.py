@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from jeep.errors import UserError
-from jeep.storage import atomic, read_json
+from jeep.common.errors import UserError
+from jeep.common.storage import atomic, read_json
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 

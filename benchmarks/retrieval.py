@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.report import replace_table
-from jeep.facts import load_facts
+from jeep.common.storage import read_jsonl
+from jeep.data.facts import load_facts
 from jeep.probes.retrieval import BACKENDS, build_index
 from jeep.probes.word_sets import related_words
-from jeep.storage import read_jsonl
 
 PARAGRAPHS = 100
 

@@ -15,12 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 
 from benchmarks.operations import Needed
 from benchmarks.report import replace_table
-from jeep.config import UNEDITED, Config, load_config
-from jeep.evaluate import items
-from jeep.facts import Fact, load_facts
-from jeep.models import EditableModel
-from jeep.storage import read_json
-from jeep.tokens import Request, load_tokenizer
+from jeep.common.storage import read_json
+from jeep.config.config import UNEDITED, Config, load_config
+from jeep.data.facts import Fact, load_facts
+from jeep.measure.evaluate import items
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import Request, load_tokenizer
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TERA, GIGA = 1e12, 1e9

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 
 from pydantic import ValidationError
 
-from jeep.devices import make_repeatable, own_device
-from jeep.errors import UserError, complaint
+from jeep.common.devices import make_repeatable, own_device
+from jeep.common.errors import UserError, complaint
 from jeep.stages import STAGES
 from jeep.stages.options import add_command
 

@@ -9,11 +9,11 @@ from itertools import product
 
 from snakemake.exceptions import WorkflowError
 
-from jeep.config import UNEDITED, parse_config
+from jeep.config.config import UNEDITED, parse_config
 from jeep.editors import load_editor
-from jeep.errors import UserError
-from jeep.provenance import code_digest
-from jeep.settings import with_values
+from jeep.common.errors import UserError
+from jeep.common.provenance import code_digest
+from jeep.common.settings import with_values
 
 try:
     CONFIG = parse_config(config)

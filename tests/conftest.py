@@ -22,17 +22,19 @@ from transformers import (
     Qwen3Config,
 )
 
-from jeep.config import load_config
-from jeep.corpus import articles, texts
-from jeep.demo.build import build
-from jeep.demo.nano import nano_tokenizer
-from jeep.facts import Fact, Question
-from jeep.fetch import fetch_file, fetch_model
-from jeep.models import EditableModel, load_model
-from jeep.storage import read_jsonl, write_jsonl
+from jeep.common.storage import read_jsonl, write_jsonl
+from jeep.config.config import load_config
+from jeep.data.corpus import articles, texts
+from jeep.data.demo.build import build
+from jeep.data.demo.nano import nano_tokenizer
+from jeep.data.facts import Fact, Question
+from jeep.data.fetch import fetch_file, fetch_model
+from jeep.model.editable import EditableModel, load_model
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
+DATA = Path(__file__).with_name("data")
+"""Files of the tests: records in each format, and vectors of the released code."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real records and reference vectors, where they are at hand; tests that need them skip where they are not."""
 

@@ -7,14 +7,14 @@ from conftest import ROOT, random_network
 from benchmarks import scale
 from benchmarks.operations import Needed, spent
 from benchmarks.report import BEGIN, END, table, write_report
-from jeep.covariance import covariances
-from jeep.errors import UserError
-from jeep.evaluate import evaluate, items
-from jeep.models import EditableModel
-from jeep.settings import Optimization, Site
-from jeep.storage import write_json, write_jsonl
-from jeep.targets import optimize
-from jeep.tokens import Request, encode
+from jeep.common.errors import UserError
+from jeep.common.settings import Optimization, Site
+from jeep.common.storage import write_json, write_jsonl
+from jeep.measure.evaluate import evaluate, items
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import Request, encode
+from jeep.vectors.targets import optimize
+from jeep.writing.covariance import covariances
 
 SITES = (Site(layer=1, place="output", position="subject_last", clamp=1.0, weight_decay=0.5),)
 

@@ -10,10 +10,10 @@ import yaml
 from conftest import ROOT
 from project import CONFIG, environment, make_project, snakemake
 
-from jeep.artifacts.case_study import generate
-from jeep.config import merge
-from jeep.facts import load_facts
-from jeep.models import load_model
+from jeep.config.config import merge
+from jeep.data.facts import load_facts
+from jeep.model.editable import load_model
+from jeep.report.case_study import generate
 
 
 def blocks(path, language):

@@ -14,8 +14,8 @@ import torch
 from project import LATER, environment, jobs, snakemake, write_config
 
 from jeep.__main__ import main
+from jeep.common.storage import read_jsonl
 from jeep.launcher import targets_first
-from jeep.storage import read_jsonl
 
 PROBE = {
     "models": ["tiny"], "dataset": "cities", "prompts": 3, "norm": True, "example": 1,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jeep.settings import (
+from jeep.common.settings import (
     Dtype,
     MetaTraining,
     Optimization,
@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # torch stays out of the DAG
 
     from torch import Tensor
 
-    from jeep.facts import Fact
-    from jeep.hypernetworks import HyperNetwork, Signals
-    from jeep.models import EditableModel
-    from jeep.task import Task
+    from jeep.data.facts import Fact
+    from jeep.learned.hypernetworks import HyperNetwork, Signals
+    from jeep.model.editable import EditableModel
+    from jeep.vectors.task import Task
 
 
 LEAST_STEPS = 3
@@ -111,7 +111,7 @@ class RegionEditor(Editor):
 
     def edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
-        from jeep.regions import write_regions
+        from jeep.writing.regions import write_regions
 
         return write_regions(model, task, self.placements, pool="mean" if self.preset == "paper" else "half_bare")
 
@@ -147,9 +147,9 @@ class HyperEditor(Editor):
         """
         import torch
 
-        from jeep.errors import UserError
-        from jeep.hypernetworks import HyperNetwork
-        from jeep.meta_training import Trainer
+        from jeep.common.errors import UserError
+        from jeep.learned.hypernetworks import HyperNetwork
+        from jeep.learned.meta_training import Trainer
 
         d_out, d_in = model.as_stored(self.layers[0], model.projection(self.layers[0]).weight).shape
         torch.manual_seed(seed)
@@ -172,9 +172,9 @@ class HyperEditor(Editor):
         """One pass over all facts for their keys and gradients, then the change of each weight."""
         import torch
 
-        from jeep.answers import Answers
-        from jeep.hypernetworks import HyperNetwork
-        from jeep.signals import collect_signals
+        from jeep.learned.answers import Answers
+        from jeep.learned.hypernetworks import HyperNetwork
+        from jeep.learned.signals import collect_signals
 
         network = HyperNetwork.of(task.hypernetwork).to(model.device, model.precision)
         questions = [(fact.prompt, fact.target_new) for fact in task.facts]

@@ -37,9 +37,9 @@ class FtWd(Editor):
         """Train on all facts; the states below the block are computed once. A killed run goes on from an epoch."""
         from tqdm import tqdm
 
-        from jeep.answers import Answers
-        from jeep.finetune import BlockTrainer
-        from jeep.progress import Progress, fingerprint
+        from jeep.learned.answers import Answers
+        from jeep.learned.finetune import BlockTrainer
+        from jeep.model.progress import Progress, fingerprint
 
         answers = Answers(model, [(fact.prompt, fact.target_new) for fact in task.facts], self.layer, task.token_budget)
         answers.prepare(range(len(answers)))

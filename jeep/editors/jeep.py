@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from jeep.common.settings import Place, Placement, Region, Site
 from jeep.editors.base import RegionEditor
-from jeep.settings import Place, Placement, Region, Site
 
 Which = Literal["low", "high"]
 
@@ -89,7 +89,7 @@ class Jeep(RegionEditor):
         """Write the regions; without `together`, optimise δ* only when the low region is written."""
         if self.together:
             return super().edit(model, task)
-        from jeep.targets import optimize_facts
+        from jeep.vectors.targets import optimize_facts
 
         low, high = (self.model_copy(update={other: None, "together": True}) for other in ("high", "low"))
         deltas = low.edit(model, task)

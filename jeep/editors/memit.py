@@ -1,7 +1,7 @@
 """MEMIT (Meng et al. 2022b): one low region, written at the subject's last token."""
 
+from jeep.common.settings import Placement, Region, Site
 from jeep.editors.base import RegionEditor
-from jeep.settings import Placement, Region, Site
 
 
 class Memit(RegionEditor):

@@ -5,8 +5,8 @@ Attention's δ takes up what the MLP's need not learn; by default only the MLP's
 
 from typing import Literal
 
+from jeep.common.settings import Placement, Region, Site
 from jeep.editors.base import RegionEditor
-from jeep.settings import Placement, Region, Site
 
 
 class Pmet(RegionEditor):

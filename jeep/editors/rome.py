@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from jeep.common.settings import Optimization, PrefixKind, Site, TargetSpec
 from jeep.editors.base import Editor
-from jeep.settings import Optimization, PrefixKind, Site, TargetSpec
 
 
 class Rome(Editor):
@@ -48,8 +48,8 @@ class Rome(Editor):
         import torch
         from tqdm import tqdm
 
-        from jeep.progress import Progress, fingerprint
-        from jeep.solve import factor_of
+        from jeep.model.progress import Progress, fingerprint
+        from jeep.writing.solve import factor_of
 
         name = model.parameter_name(self.layer)
         weight = model.network.get_parameter(name)
@@ -75,8 +75,8 @@ class Rome(Editor):
         """One fact's rank-one Δ, as the parameter is stored."""
         import torch
 
-        from jeep.regions import LayerWalk, prompts_of
-        from jeep.targets import optimize_facts
+        from jeep.vectors.targets import optimize_facts
+        from jeep.writing.regions import LayerWalk, prompts_of
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:

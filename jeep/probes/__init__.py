@@ -1,1 +1,4 @@
-"""The paper's probes: the logit lens on original and new answers, and on sets of words (§4.1, Appendix A)."""
+"""The paper's probes: the logit lens on original and new answers, and on sets of words (§4.1, Appendix A).
+
+It may import `model` and below.
+"""

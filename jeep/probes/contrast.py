@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.errors import UserError
-from jeep.facts import Fact
-from jeep.models import EditableModel
+from jeep.common.errors import UserError
+from jeep.data.facts import Fact
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode, encode_answer, locate
 from jeep.probes.lens import Flow, flows, probability_and_rank, read_out
-from jeep.tokens import encode, encode_answer, locate
 
 POSITIONS = ("subject_last", "prediction")
 ANSWERS = ("original", "new")

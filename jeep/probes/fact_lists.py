@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
-from jeep.facts import Fact
+from jeep.data.facts import Fact
 
 Status = Literal["ok", "refused", "broken", "failed", "over budget"]
 

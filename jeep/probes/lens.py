@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from jeep.batches import in_batches
-from jeep.hooks import record_output
-from jeep.models import EditableModel
+from jeep.model.batches import in_batches
+from jeep.model.editable import EditableModel
+from jeep.model.hooks import record_output
 
 ROWS = 256
 """Rows of vocabulary size that are held at once."""

@@ -13,10 +13,10 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
-from jeep.errors import UserError, complaint
+from jeep.common.errors import UserError, complaint
+from jeep.common.storage import read_json, write_json
+from jeep.data.sources import OpenAISource
 from jeep.probes.fact_lists import row
-from jeep.sources import OpenAISource
-from jeep.storage import read_json, write_json
 
 _ASK = {
     "subject": (

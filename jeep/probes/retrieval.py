@@ -14,9 +14,9 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 from tqdm import tqdm
 
-from jeep.errors import UserError
+from jeep.common.errors import UserError
+from jeep.common.storage import atomic, read_jsonl, write_jsonl
 from jeep.probes.words import content_terms, terms
-from jeep.storage import atomic, read_jsonl, write_jsonl
 
 Backend = Literal["rank-bm25", "bm25s"]
 Paragraph = dict[str, str]

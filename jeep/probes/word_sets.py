@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.facts import Fact
-from jeep.models import EditableModel
+from jeep.data.facts import Fact
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode_answer, first_tokens, locate
 from jeep.probes.lens import flows, read_out
 from jeep.probes.retrieval import Index
 from jeep.probes.words import STOP_WORDS, words
-from jeep.tokens import encode_answer, first_tokens, locate
 
 SETS = ("original", "related", "factual", "stop words", "non-factual", "unrelated")
 

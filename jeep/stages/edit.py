@@ -23,11 +23,11 @@ from jeep.stages.options import CSV, EDITOR, EDITS, FACTS, LIMIT, METRICS, OUT, 
 )
 def targets(args: argparse.Namespace) -> None:
     """Optimise the target vectors of one shard of the facts."""
-    from jeep.facts import load_facts
-    from jeep.models import load_model
-    from jeep.settings import TargetSpec
-    from jeep.storage import read_json
-    from jeep.target_files import optimize_shard
+    from jeep.common.settings import TargetSpec
+    from jeep.common.storage import read_json
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
+    from jeep.vectors.files import optimize_shard
 
     shard, shards = args.shard
     model = load_model(args.model, args.dtype, args.device, compiled=args.compile)
@@ -58,12 +58,12 @@ def edit(args: argparse.Namespace) -> None:
     """Write the first facts into the model with an editor; save the change of each parameter."""
     import torch
 
+    from jeep.common.storage import read_covariances, read_json, read_tensors, write_tensors
+    from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.facts import load_facts
-    from jeep.models import load_model
-    from jeep.storage import read_covariances, read_json, read_tensors, write_tensors
-    from jeep.target_files import read_targets
-    from jeep.task import Task
+    from jeep.model.editable import load_model
+    from jeep.vectors.files import read_targets
+    from jeep.vectors.task import Task
 
     editor = load_editor(args.editor, args.settings)
     chosen = load_facts(args.facts)[: args.edits]
@@ -98,8 +98,8 @@ def edit(args: argparse.Namespace) -> None:
 @stage(checkpoint=True, deltas={"help": "the edit to apply"}, out=OUT)
 def apply(args: argparse.Namespace) -> None:
     """Add an edit's changes to a checkpoint and save it as an ordinary Hugging Face folder."""
-    from jeep.models import load_model
-    from jeep.storage import atomic, read_tensors
+    from jeep.common.storage import atomic, read_tensors
+    from jeep.model.editable import load_model
 
     model = load_model(args.model, args.dtype, "cpu")
     model.add_(read_tensors(args.deltas)[0])
@@ -126,11 +126,11 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure efficacy, generalization and locality after each of several edits, or without any, on one shard."""
     import pandas as pd
 
-    from jeep.errors import UserError
-    from jeep.evaluate import evaluate as measure
-    from jeep.facts import load_facts
-    from jeep.models import load_model
-    from jeep.storage import atomic, read_tensors
+    from jeep.common.errors import UserError
+    from jeep.common.storage import atomic, read_tensors
+    from jeep.data.facts import load_facts
+    from jeep.measure.evaluate import evaluate as measure
+    from jeep.model.editable import load_model
 
     shard, shards = args.shard
     model = load_model(args.model, args.dtype, args.device)
@@ -163,7 +163,7 @@ def collect(args: argparse.Namespace) -> None:
     """Gather per-record results of many runs in one table."""
     import pandas as pd
 
-    from jeep.storage import atomic
+    from jeep.common.storage import atomic
 
     with atomic(args.out) as temporary:
         pd.concat(map(pd.read_parquet, args.records), ignore_index=True).to_parquet(temporary, index=False)
@@ -187,11 +187,12 @@ def collect(args: argparse.Namespace) -> None:
 )
 def tune(args: argparse.Namespace) -> None:
     """Search an editor's settings on development facts, scored by Score; a search that was killed goes on."""
-    from jeep.facts import load_facts
-    from jeep.models import load_model
-    from jeep.settings import Protocol
-    from jeep.storage import read_covariances, read_json, write_jsonl
-    from jeep.tuning import Bench, DevelopmentSet, search
+    from jeep.common.settings import Protocol
+    from jeep.common.storage import read_covariances, read_json, write_jsonl
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
+    from jeep.tuning.bench import Bench, DevelopmentSet
+    from jeep.tuning.search import search
 
     named = zip(args.datasets, args.facts, args.metrics, strict=True)
     bench = Bench(
@@ -212,6 +213,6 @@ def tune(args: argparse.Namespace) -> None:
 @stage(searches={"nargs": "+", "help": "results of `tune`, as MODEL/DATASETS/METHOD.jsonl"}, out=CSV)
 def search_table(args: argparse.Namespace) -> None:
     """Tabulate searches: budget, spread over the draws, finalists, and the settings that were chosen."""
-    from jeep.artifacts.searches import write_searches
+    from jeep.report.searches import write_searches
 
     write_searches(args.searches, args.out)

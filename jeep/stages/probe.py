@@ -15,10 +15,10 @@ from jeep.stages.options import BACKEND, CORPUS, FACTS, FIGURE, LIMIT, NORM, OUT
 @stage(checkpoint=True, facts=FACTS, limit=LIMIT, norm=NORM, out=OUT)
 def probe_contrast(args: argparse.Namespace) -> None:
     """Read probability and rank of original and new answers from every layer (Figure 2), one row for each."""
-    from jeep.facts import load_facts
-    from jeep.models import load_model
+    from jeep.common.storage import atomic
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
     from jeep.probes.contrast import contrast
-    from jeep.storage import atomic
 
     model = load_model(args.model, args.dtype, args.device)
     table = contrast(model, load_facts(args.facts)[: args.limit], args.norm, args.token_budget)
@@ -35,11 +35,11 @@ def probe_contrast(args: argparse.Namespace) -> None:
 )
 def probe_prompt(args: argparse.Namespace) -> None:
     """Read the original answer's probability and rank at every token of one prompt from every layer (Figure 1)."""
-    from jeep.errors import UserError
-    from jeep.facts import load_facts
-    from jeep.models import load_model
+    from jeep.common.errors import UserError
+    from jeep.common.storage import atomic
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
     from jeep.probes.contrast import flow_of
-    from jeep.storage import atomic
 
     facts = load_facts(args.facts)
     if not 1 <= args.number <= len(facts):
@@ -61,8 +61,8 @@ def regions(args: argparse.Namespace) -> None:
     """Propose regions to edit from the contrast probe."""
     import pandas as pd
 
-    from jeep.probes.regions import propose_regions
-    from jeep.storage import write_json
+    from jeep.common.storage import write_json
+    from jeep.probes.proposal import propose_regions
 
     proposed = propose_regions(pd.read_parquet(args.contrast), args.low, args.high)
     write_json(args.out, proposed | {"edited": args.edited})
@@ -71,8 +71,8 @@ def regions(args: argparse.Namespace) -> None:
 @stage(corpus=CORPUS, backend=BACKEND, out=OUT)
 def search_index(args: argparse.Namespace) -> None:
     """Make a search index of the corpus's paragraphs."""
+    from jeep.common.storage import read_jsonl
     from jeep.probes.retrieval import build_index
-    from jeep.storage import read_jsonl
 
     build_index(read_jsonl(args.corpus), args.backend, args.out)
 
@@ -89,10 +89,10 @@ def related_words(args: argparse.Namespace) -> None:
     """Find the paragraphs about each fact's subject by BM25, and their words."""
     from tqdm import tqdm
 
-    from jeep.facts import load_facts
+    from jeep.common.storage import write_jsonl
+    from jeep.data.facts import load_facts
     from jeep.probes.retrieval import BACKENDS
     from jeep.probes.word_sets import related_words as related
-    from jeep.storage import write_jsonl
 
     index = BACKENDS[args.backend](args.index)
     facts = tqdm(load_facts(args.facts)[: args.limit], desc="paragraphs", unit="fact", mininterval=2)
@@ -111,10 +111,10 @@ def related_words(args: argparse.Namespace) -> None:
 )
 def fact_lists(args: argparse.Namespace) -> None:
     """List facts about each subject and each relation, from a knowledge base or a language model."""
-    from jeep.facts import load_facts
+    from jeep.common.storage import read_jsonl, write_jsonl
+    from jeep.data.facts import load_facts
+    from jeep.data.sources import parse_source
     from jeep.probes.fact_lists import KnowledgeBase, questions, summary
-    from jeep.sources import parse_source
-    from jeep.storage import read_jsonl, write_jsonl
 
     facts = load_facts(args.facts)[: args.limit]
     source = parse_source(args.source)
@@ -142,12 +142,12 @@ def fact_lists(args: argparse.Namespace) -> None:
 )
 def probe_words(args: argparse.Namespace) -> None:
     """Read the summed probability and mean rank of word sets from every layer (Figure 5)."""
-    from jeep.facts import load_facts
-    from jeep.models import load_model
+    from jeep.common.storage import atomic, read_jsonl
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
     from jeep.probes.fact_lists import candidates_of, phrases
     from jeep.probes.word_sets import probe_words as probe
     from jeep.probes.word_sets import word_sets
-    from jeep.storage import atomic, read_jsonl
 
     facts = load_facts(args.facts)[: args.limit]
     related = {row["case_id"]: row["words"] for row in read_jsonl(args.related)}
@@ -163,7 +163,7 @@ def probe_words(args: argparse.Namespace) -> None:
 @stage(table={"help": "results of `probe-prompt`"}, title=TITLE, out=FIGURE)
 def prompt_figure(args: argparse.Namespace) -> None:
     """Draw Figure 1: one prompt's information flow through layers and positions."""
-    from jeep.figures.probes import draw_prompt
+    from jeep.report.figures.probes import draw_prompt
 
     draw_prompt(args.table, args.title, args.out)
 
@@ -171,7 +171,7 @@ def prompt_figure(args: argparse.Namespace) -> None:
 @stage(table={"help": "results of `probe-contrast`"}, regions={"help": "results of `regions`"}, title=TITLE, out=FIGURE)
 def contrast_figure(args: argparse.Namespace) -> None:
     """Draw Figure 2: original and new answers through the layers, at both positions."""
-    from jeep.figures.probes import draw_contrast
+    from jeep.report.figures.probes import draw_contrast
 
     draw_contrast(args.table, args.regions, args.title, args.out)
 
@@ -179,7 +179,7 @@ def contrast_figure(args: argparse.Namespace) -> None:
 @stage(table={"help": "results of `probe-contrast`"}, title=TITLE, out=FIGURE)
 def contributions_figure(args: argparse.Namespace) -> None:
     """Draw what every block's MLP and attention add to both answers, from the contrast probe."""
-    from jeep.figures.probes import draw_contributions
+    from jeep.report.figures.probes import draw_contributions
 
     draw_contributions(args.table, args.title, args.out)
 
@@ -187,7 +187,7 @@ def contributions_figure(args: argparse.Namespace) -> None:
 @stage(table={"help": "results of `probe-words`"}, title=TITLE, out=FIGURE)
 def words_figure(args: argparse.Namespace) -> None:
     """Draw Figure 5: word sets through the layers."""
-    from jeep.figures.probes import draw_words
+    from jeep.report.figures.probes import draw_words
 
     draw_words(args.table, args.title, args.out)
 
@@ -201,7 +201,7 @@ def words_figure(args: argparse.Namespace) -> None:
 )
 def placement_figure(args: argparse.Namespace) -> None:
     """Draw Score by the layers of a region, from searches, beside what the contrast probe proposes."""
-    from jeep.figures.probes import draw_placement
+    from jeep.report.figures.probes import draw_placement
 
     searches = dict(zip(args.configured, args.searches, strict=True))
     draw_placement(searches, args.configured, args.regions, args.title, args.out)

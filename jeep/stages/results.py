@@ -38,7 +38,7 @@ from jeep.stages.options import (
 )
 def tables(args: argparse.Namespace) -> None:
     """Make a table of the paper from per-record results: CSV, Markdown, LaTeX and HTML."""
-    from jeep.artifacts.tables import write_table
+    from jeep.report.tables import write_table
 
     shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
     write_table(args.records, args.artifact, shown, args.labels, args.edits, args.out)
@@ -56,7 +56,7 @@ def tables(args: argparse.Namespace) -> None:
 )
 def series(args: argparse.Namespace) -> None:
     """Tabulate the metrics of methods over the number of edits, or of variants of one over a setting."""
-    from jeep.artifacts.tables import write_series
+    from jeep.report.tables import write_series
 
     shown = {"model": args.models, "dataset": args.datasets, "method": args.methods}
     write_series(args.records, shown, args.labels, args.edits, args.out, args.variants)
@@ -70,7 +70,7 @@ def series(args: argparse.Namespace) -> None:
 )
 def series_figure(args: argparse.Namespace) -> None:
     """Draw the metrics over the number of edits or over a setting: PDF, and PNG beside it."""
-    from jeep.figures.series import draw_series
+    from jeep.report.figures.series import draw_series
 
     draw_series(args.table, args.axis, args.labels, args.out)
 
@@ -91,10 +91,10 @@ def case_study(args: argparse.Namespace) -> None:
     """Generate what edited models answer for one record (Table 1); the record is named, or chosen by a rule."""
     import pandas as pd
 
-    from jeep.artifacts.case_study import choose, study, write_study
-    from jeep.errors import UserError
-    from jeep.facts import load_facts
-    from jeep.models import load_model
+    from jeep.common.errors import UserError
+    from jeep.data.facts import load_facts
+    from jeep.model.editable import load_model
+    from jeep.report.case_study import choose, study, write_study
 
     facts = load_facts(args.facts)[: args.edits]
     if args.case_id:
@@ -112,7 +112,7 @@ def case_study(args: argparse.Namespace) -> None:
 @stage(tables={"nargs": "+", "help": "our tables"}, reported=REPORTED, names=NAMES, out=CSV)
 def comparison(args: argparse.Namespace) -> None:
     """Put the paper's reported numbers beside ours."""
-    from jeep.artifacts.comparison import write_comparison
+    from jeep.report.comparison import write_comparison
 
     write_comparison(args.tables, args.reported, args.names, args.out)
 
@@ -130,7 +130,7 @@ def comparison(args: argparse.Namespace) -> None:
 )
 def claims(args: argparse.Namespace) -> None:
     """Test the paper's claims on the results."""
-    from jeep.artifacts.claims import find_claims, write_claims
+    from jeep.report.claims import find_claims, write_claims
 
     contrasts, words = (dict(zip(args.models, files, strict=True)) for files in (args.contrasts, args.words))
     found = find_claims(args.records, args.edits, args.grids, args.sweep, contrasts, words, args.seed)
@@ -148,7 +148,7 @@ def claims(args: argparse.Namespace) -> None:
 )
 def costs(args: argparse.Namespace) -> None:
     """Tabulate seconds per edit and peak memory from the jobs' benchmark files."""
-    from jeep.artifacts.costs import write_costs
+    from jeep.report.costs import write_costs
 
     write_costs(args.jobs, args.benchmarks, args.edits, args.reported, args.names, args.labels, args.out)
 
@@ -160,7 +160,7 @@ def costs(args: argparse.Namespace) -> None:
 )
 def training_figure(args: argparse.Namespace) -> None:
     """Draw the losses of hyper-networks in training: PDF, and PNG beside it."""
-    from jeep.figures.training import draw_training
+    from jeep.report.figures.training import draw_training
 
     draw_training(dict(zip(args.titles, args.networks, strict=True)), args.out)
 
@@ -174,9 +174,9 @@ def training_figure(args: argparse.Namespace) -> None:
 )
 def procedure_figure(args: argparse.Namespace) -> None:
     """Draw Figure 3: the procedure, from a real edit."""
-    from jeep.facts import load_facts
-    from jeep.figures.procedure import draw_procedure
-    from jeep.tokens import load_tokenizer, locate
+    from jeep.data.facts import load_facts
+    from jeep.model.tokens import load_tokenizer, locate
+    from jeep.report.figures.procedure import draw_procedure
 
     tokenizer = load_tokenizer(args.model)
     prompt = locate(tokenizer, load_facts(args.facts)[0])
@@ -188,8 +188,8 @@ def procedure_figure(args: argparse.Namespace) -> None:
 @stage(facts=FACTS, title=TITLE, out=FIGURE)
 def record_figure(args: argparse.Namespace) -> None:
     """Draw Figure 7 or 8: an example record of a data set."""
-    from jeep.facts import load_facts
-    from jeep.figures.records import draw_record
+    from jeep.data.facts import load_facts
+    from jeep.report.figures.records import draw_record
 
     draw_record(load_facts(args.facts)[0], args.title, args.out)
 
@@ -204,6 +204,6 @@ def record_figure(args: argparse.Namespace) -> None:
 )
 def report(args: argparse.Namespace) -> None:
     """Write REPORT.md: what was run, the main tables, the figures, and which claims hold."""
-    from jeep.artifacts.report import write_report
+    from jeep.report.document import write_report
 
     write_report(args.about, args.facts, args.tables, args.figures, args.claims, args.out)

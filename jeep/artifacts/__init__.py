@@ -1,1 +1,0 @@
-"""Tables, comparisons, claims and the report, made from results files only."""

@@ -1,0 +1,4 @@
+"""The typed configuration, validated before anything starts; without torch.
+
+It may import `editors` and below.
+"""

@@ -1,0 +1,201 @@
+"""The typed configuration. Everything a run depends on, validated before anything starts; unknown keys are errors.
+
+This module imports no torch: the DAG is built from it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from jeep.common.errors import UserError, complaint
+from jeep.common.settings import Strict
+from jeep.config.schema import (
+    Corpus,
+    Dataset,
+    Demo,
+    Editing,
+    Experiment,
+    Grid,
+    Method,
+    Model,
+    Name,
+    Probe,
+    Statistics,
+    Training,
+    Tuning,
+)
+from jeep.editors import EDITORS, Editor, load_editor
+
+Entry = TypeVar("Entry")
+UNEDITED = "none"
+"""The method that edits nothing: the model as it is."""
+
+
+class Config(Strict):
+    """The whole configuration of a run."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    """Each seed samples its own prefixes."""
+    token_budget: PositiveInt
+    """Most tokens in one forward pass; the batch size follows from it. Lowered by itself when memory runs out."""
+    editing: Editing = Editing()
+    corpus: Corpus
+    demo: Demo | None = None
+    statistics: dict[Name, Statistics]
+    """By model, or `default`."""
+    training: dict[Name, Training] = Field(default_factory=dict)
+    """By model, or `default`."""
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    methods: dict[Name, Method]
+    experiment: Experiment
+    probe: Probe | None = None
+    tuning: Tuning | None = None
+
+    @model_validator(mode="after")
+    def _references(self) -> "Config":
+        if self.experiment.sweep:
+            self.methods.update(self.experiment.sweep.defined())
+        for name, dataset in self.datasets.items():
+            if dataset.settings_of is not None:
+                self._check_names(f"datasets.{name}.settings_of", "datasets", [dataset.settings_of])
+        self._check_methods()
+        for where, grid in self.experiment.grids.items():
+            self._check_grid(where, grid)
+        study = self.experiment.case_study
+        if study:
+            grid = Grid(models=[study.model], datasets=[study.dataset], methods=study.methods)
+            for kind in ("models", "datasets", "methods"):
+                for name in getattr(grid, kind):
+                    if name not in getattr(self.experiment, kind) or name == UNEDITED:
+                        raise ValueError(f"experiment.case_study names {name!r}, which experiment.{kind} does not edit")
+        if self.probe:
+            self._check_names("probe", "models", self.probe.models)
+            self._check_names("probe", "datasets", [self.probe.dataset])
+        if self.tuning:
+            self._check_tuning(self.tuning)
+        return self
+
+    def _check_tuning(self, tuning: Tuning) -> None:
+        """Everything that a search names is there, and the probe has read the models whose regions are moved."""
+        self._check_names("tuning", "datasets", [*tuning.datasets, *tuning.datasets.values()])
+        self._check_names("tuning.space", "models", list(tuning.space))
+        self._check_names("tuning.space", "methods", [name for space in tuning.space.values() for name in space])
+        for model, search in tuning.regions.items():
+            if search.dataset not in tuning.datasets:
+                raise ValueError(f"tuning.regions names {search.dataset!r}, which tuning.datasets does not define")
+            if self.probe is None or model not in self.probe.models:
+                raise ValueError(f"tuning.regions names {model!r}, which probe.models does not")
+            self._check_grid("tuning.regions", Grid(models=[model], datasets=[search.dataset], methods=[search.method]))
+
+    def _check_names(self, where: str, kind: str, names: list[str]) -> None:
+        for name in names:
+            if name not in getattr(self, kind) and (kind, name) != ("methods", UNEDITED):
+                raise ValueError(f"{where}.{kind} names {name!r}, which {kind} does not define")
+
+    def _check_grid(self, where: str, grid: Grid) -> None:
+        for kind in ("models", "datasets", "methods"):
+            self._check_names(where, kind, getattr(grid, kind))
+        for method in (name for name in grid.methods if name != UNEDITED):
+            for model in grid.models:
+                self._check_training(model, method, [self.editor(method, model, dataset) for dataset in grid.datasets])
+
+    def _check_training(self, model: str, method: str, editors: list[Editor]) -> None:
+        """A hyper-network is trained once for each model and method, on data sets that exist."""
+        if not editors or not editors[0].trained:
+            return
+        if any(editor != editors[0] for editor in editors):
+            raise ValueError(f"methods.{method}: its hyper-network is trained once for {model}, not for each data set")
+        if {model, "default"}.isdisjoint(self.training):
+            raise ValueError(f"training: nothing for {model}, which methods.{method} needs")
+        for name in self.training_of(model).datasets:
+            if name not in self.datasets:
+                raise ValueError(f"training.datasets names {name!r}, which datasets does not define")
+
+    def _check_methods(self) -> None:
+        for name, method in self.methods.items():
+            for key in method.overrides:
+                model, _, dataset = key.partition("/")
+                if model not in self.models or (dataset and dataset not in self.datasets):
+                    raise ValueError(f"methods.{name}.overrides: {key!r} is no model or model/dataset")
+            seen = [name]
+            while (base := self.methods[seen[-1]].extends) is not None:
+                if base not in self.methods or base in seen:
+                    raise ValueError(f"methods.{seen[-1]}.extends names {base!r}, which is no other method")
+                seen.append(base)
+            if self.methods[seen[-1]].editor is None:
+                raise ValueError(f"methods.{seen[-1]}: no editor (one of {', '.join(EDITORS)})")
+
+    def editor_name(self, method: str) -> str:
+        """The editor of a method, or of the one it extends."""
+        entry = self.methods[method]
+        return entry.editor or self.editor_name(entry.extends)
+
+    def editor(self, method: str, model: str, dataset: str) -> Editor:
+        """The settings of a method on a model and data set: general, then the model's, then the data set's.
+
+        What a method extends comes before all of its own.
+        """
+        try:
+            return load_editor(self.editor_name(method), self._settings(method, model, dataset))
+        except ValidationError as error:
+            raise ValueError(f"methods.{method} for {model}/{dataset}: {complaint(error)}") from None
+
+    def _settings(self, method: str, model: str, dataset: str) -> dict[str, Any]:
+        entry = self.methods[method]
+        merged = self._settings(entry.extends, model, dataset) if entry.extends else {}
+        datasets = [name for name in (self.datasets[dataset].settings_of, dataset) if name]
+        overrides = [entry.overrides.get(key) for key in (model, *(f"{model}/{name}" for name in datasets))]
+        for layer in (entry.settings, *overrides):
+            merged = merge(merged, layer or {})
+        return merged
+
+    def training_of(self, model: str) -> Training:
+        """What a model's hyper-networks are trained on."""
+        return _by_model(self.training, model)
+
+    def general_settings(self, method: str) -> dict[str, Any]:
+        """What a method's settings are before any override: where a search begins."""
+        entry = self.methods[method]
+        return merge(self.general_settings(entry.extends) if entry.extends else {}, entry.settings)
+
+    def statistics_of(self, model: str) -> Statistics:
+        """How the covariances of a model are estimated."""
+        return _by_model(self.statistics, model)
+
+
+def _by_model(entries: Mapping[str, Entry], model: str) -> Entry:
+    return entries.get(model) or entries["default"]
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
+    """Validate a configuration. Raises UserError with the first thing that is wrong with it, in one line."""
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise UserError(f"{where}: {complaint(error)}") from None
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and validate a YAML configuration file."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{path}: expected a mapping of settings")
+    return parse_config(raw, str(path))

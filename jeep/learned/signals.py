@@ -1,0 +1,48 @@
+"""What MEND and MALMEN read off a model: the keys of W_O and the gradients by its outputs, for many edits in chunks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jeep.learned.answers import Answers
+from jeep.learned.hypernetworks import Signals
+from jeep.model.editable import EditableModel
+from jeep.model.hooks import record_input, trace_output
+
+Tokens = Literal["all", "answer"]
+
+
+def collect_signals(
+    model: EditableModel, answers: Answers, chosen: Sequence[int], layers: Sequence[int], tokens: Tokens
+) -> list[Signals]:
+    """For each layer's W_O, the keys and gradients of the chosen questions' tokens, in float32 (or wider).
+
+    The loss of a question is the mean NLL of its answer's tokens; nothing depends on how questions are batched.
+    `tokens`: all those with a gradient, or the ones at which an answer is predicted.
+    """
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
+    for batch in answers.batches(chosen):
+        for number, pair in enumerate(_signals(model, answers, batch, layers, tokens)):
+            parts[number].append(pair)
+    return [Signals(*map(torch.cat, zip(*pairs, strict=True))) for pairs in parts]
+
+
+def _signals(
+    model: EditableModel, answers: Answers, batch: Sequence[int], layers: Sequence[int], tokens: Tokens
+) -> Iterator[tuple[Tensor, Tensor]]:
+    with torch.enable_grad(), ExitStack() as stack:
+        modules = [model.projection(layer) for layer in layers]
+        keys = [stack.enter_context(record_input(module)) for module in modules]
+        outputs = [stack.enter_context(trace_output(module)) for module in modules]
+        read = answers.read(batch)
+        nll = functional.cross_entropy(model.logits(read.states), read.answers, reduction="none")
+        loss = (nll * read.weights.to(nll)).sum()
+        gradients = torch.autograd.grad(loss, [seen[0] for seen in outputs])
+    for (key,), gradient in zip(keys, gradients, strict=True):
+        gradient = gradient.flatten(0, -2)
+        index = read.index if tokens == "answer" else gradient.abs().amax(-1).nonzero()[:, 0]
+        yield tuple(rows[index].detach().to("cpu", model.precision) for rows in (key, gradient))

@@ -1,0 +1,159 @@
+"""How a model answers the prompts of edited facts, under teacher forcing (Eqs. 13-18)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from jeep.common.settings import Metrics
+from jeep.data.facts import Fact
+from jeep.model.attention import Context, KeysValues, Packing
+from jeep.model.batches import in_batches
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode, encode_answer
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prompt of a fact with the answers to score: for CounterFact the new and the true one, for zsRE its own."""
+
+    case_id: str
+    metric: Literal["ES", "GS", "LS"]
+    number: int
+    prompt: str
+    answers: tuple[str, ...]
+
+
+def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:
+    """The prompts that measure each fact. A CounterFact fact needs a target_true."""
+    for fact in facts:
+        both = (fact.target_new, fact.target_true or "")
+        own = both if metrics == "counterfact" else (fact.target_new,)
+        yield Item(fact.case_id, "ES", 0, fact.prompt, own)
+        for number, prompt in enumerate(fact.paraphrases):
+            yield Item(fact.case_id, "GS", number, prompt, own)
+        for number, question in enumerate(fact.unrelated):
+            answers = (fact.target_new, question.answer) if metrics == "counterfact" else (question.answer,)
+            yield Item(fact.case_id, "LS", number, question.prompt, answers)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One answer under teacher forcing: the log-probability of each token, and whether it was the argmax."""
+
+    log_probabilities: np.ndarray
+    correct: np.ndarray
+
+
+@torch.no_grad()
+def score(
+    model: EditableModel,
+    prompts: Sequence[tuple[int, ...]],
+    answers: Sequence[Sequence[tuple[int, ...]]],
+    token_budget: int,
+) -> list[list[_Scored]]:
+    """Score each prompt's answers. A prompt runs once; its answers go on from its keys and values."""
+    results: list[list[_Scored]] = [[] for _ in prompts]
+    batches = in_batches(
+        [len(prompt) for prompt in prompts],
+        token_budget,
+        lambda batch: _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch]),
+    )
+    with tqdm(total=len(prompts), desc="evaluating", unit="prompt", mininterval=2) as progress:
+        for batch, scored in batches:
+            for number, result in zip(batch, scored, strict=True):
+                results[number] = result
+            progress.update(len(batch))
+    return results
+
+
+def _score_batch(
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], answers: Sequence[Sequence[tuple[int, ...]]]
+) -> list[list[_Scored]]:
+    kept: dict[int, KeysValues] = {}
+    packing, states = model.pack(prompts, record=kept)
+    states = model.run(states, packing, 0, model.depth - 1)
+    ends = packing.offsets + torch.tensor(packing.lengths) - 1
+    first = states[ends.to(model.device)]
+
+    rows = [(number, answer) for number, group in enumerate(answers) for answer in group]
+    longer = [(number, answer) for number, answer in rows if len(answer) > 1]
+    later = iter(_continue(model, packing, kept, longer))
+    hidden = [
+        torch.cat([first[number][None], next(later)]) if len(answer) > 1 else first[number][None]
+        for number, answer in rows
+    ]
+    log_p, correct = _read_tokens(model, torch.cat(hidden), [token for _, answer in rows for token in answer])
+    results: list[list[_Scored]] = [[] for _ in prompts]
+    start = 0
+    for number, answer in rows:
+        stop = start + len(answer)
+        results[number].append(_Scored(log_p[start:stop], correct[start:stop]))
+        start = stop
+    return results
+
+
+_LOGIT_ROWS = 256
+"""Rows of vocabulary size that are held at once."""
+
+
+def _read_tokens(model: EditableModel, states: Tensor, tokens: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The log-probability of each token at its state, and whether it is the argmax there."""
+    parts = []
+    ids = torch.tensor(tokens, device=states.device)
+    for rows, wanted in zip(states.split(_LOGIT_ROWS), ids.split(_LOGIT_ROWS), strict=True):
+        logits = model.logits(rows)
+        parts.append((-functional.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1) == wanted))
+    log_p, correct = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    return log_p, correct
+
+
+def _continue(
+    model: EditableModel,
+    packing: Packing,
+    kept: dict[int, KeysValues],
+    rows: list[tuple[int, tuple[int, ...]]],
+) -> Sequence[Tensor]:
+    """Final states of all but the last token of each answer, behind its prompt's keys and values."""
+    if not rows:
+        return []
+    index = torch.full((len(rows), packing.width), -1, device=model.device)
+    for line, (number, _) in enumerate(rows):
+        start, length = int(packing.offsets[number]), packing.lengths[number]
+        index[line, :length] = torch.arange(start, start + length)
+    ids = [answer[:-1] for _, answer in rows]
+    starts = [packing.lengths[number] for number, _ in rows]
+    follow, states = model.pack(ids, starts=starts, context=Context(index, kept))
+    states = model.run(states, follow, 0, model.depth - 1)
+    return states.split(list(follow.lengths))
+
+
+def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int) -> pd.DataFrame:
+    """One row per prompt: case_id, metric, number, value, and the mean log-probability of each answer.
+
+    counterfact: value is 1 where the wanted answer has the greater mean token log-probability: the new one on edited
+    prompts and paraphrases, the true one on unrelated prompts (Eqs. 16-18). zsre: value is the share of the answer's
+    tokens that are the argmax (Eqs. 13-15).
+    """
+    todo = list(items(facts, metrics))
+    prompts = [tuple(encode(model.tokenizer, item.prompt)) for item in todo]
+    answers = [[encode_answer(model.tokenizer, answer) for answer in item.answers] for item in todo]
+    rows = []
+    for item, scored in zip(todo, score(model, prompts, answers, token_budget), strict=True):
+        means = [float(answer.log_probabilities.mean()) for answer in scored]
+        if metrics == "counterfact":
+            new, true = means
+            value = float(true > new if item.metric == "LS" else new > true)
+        else:
+            (true,), new = means, float("nan")
+            value = float(scored[0].correct.mean())
+        rows.append((item.case_id, item.metric, item.number, value, new, true))
+    # Types are given, since a shard may have no facts.
+    types = {"case_id": str, "metric": str, "number": int, "value": float, "log_p_new": float, "log_p_true": float}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)

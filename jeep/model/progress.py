@@ -1,0 +1,71 @@
+"""Checkpoints of long work, so that a killed job goes on from its last one."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jeep.common.storage import read_tensors, write_tensors
+from jeep.model.editable import EditableModel
+
+
+def fingerprint(model: EditableModel, *content: object) -> str:
+    """What an unfinished result depends on: `content` by its repr, the weights by a sum over a matrix of each block."""
+    weights = [bit_sum(model.projection(layer).weight) for layer in range(model.depth)]
+    return hashlib.sha256(repr((weights, content)).encode()).hexdigest()[:12]
+
+
+def bit_sum(tensor: Tensor) -> int:
+    """Sum of a tensor's bits as integers, which no order and no number of threads changes."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return int(tensor.view(kinds[tensor.element_size()]).sum(dtype=torch.int64))
+
+
+SECONDS = 60.0
+"""Between two checkpoints."""
+
+
+class Progress:
+    """One checkpoint file, written again every minute."""
+
+    def __init__(self, path: Path | None, fingerprint: str):
+        """Without a path nothing is kept. A checkpoint with another fingerprint is not used."""
+        self.path, self.fingerprint = path, fingerprint
+        self.last = time.monotonic()
+
+    def load(self) -> tuple[int, dict[str, Tensor]]:
+        """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint."""
+        if self.path is None or not self.path.is_file():
+            return 0, {}
+        tensors, provenance = read_tensors(self.path)
+        return (provenance["done"], tensors) if provenance["fingerprint"] == self.fingerprint else (0, {})
+
+    def save(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
+        """Keep what `tensors` returns, unless the last checkpoint is younger than SECONDS."""
+        if self.path is not None and time.monotonic() - self.last >= SECONDS:
+            write_tensors(self.path, tensors(), {"done": done, "fingerprint": self.fingerprint})
+            self.last = time.monotonic()
+
+    def end(self) -> None:
+        """Remove the checkpoint; the result is there."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an Adam optimizer as named tensors; none before its first step."""
+    state = optimizer.state_dict()["state"]
+    return {f"adam.{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+
+
+def restore_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Bring back what `adam_tensors` returned, from among other tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, number, part = name.split(".")
+            state.setdefault(int(number), {})[part] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,0 +1,68 @@
+"""Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from jeep.common.errors import UserError
+from jeep.common.settings import Metrics
+from jeep.data.facts import Fact, Format, InvalidFact, read_facts
+from jeep.model.tokens import encode_answer, locate, locate_subject
+
+
+def select(
+    path: Path,
+    form: Format,
+    metrics: Metrics,
+    tokenizer,
+    limit: int | None,
+    on_invalid: Literal["error", "skip"],
+) -> tuple[list[Fact], list[dict[str, str]]]:
+    """The first `limit` usable facts, and the records passed over on the way as {case_id, reason}.
+
+    Raises UserError at the first unusable record where `on_invalid` is "error", and when too few facts are usable.
+    """
+    kept: list[Fact] = []
+    skipped: list[dict[str, str]] = []
+    for item in _checked(path, form, metrics, tokenizer):
+        if isinstance(item, Fact):
+            kept.append(item)
+        elif on_invalid == "error":
+            raise UserError(f"{path}: {item} (on_invalid: skip leaves such records out)")
+        else:
+            skipped.append({"case_id": item.case_id, "reason": item.reason})
+        if limit is not None and len(kept) == limit:
+            break
+    if not kept or (limit is not None and len(kept) < limit):
+        raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped)")
+    return kept, skipped
+
+
+def _checked(path: Path, form: Format, metrics: Metrics, tokenizer) -> Iterator[Fact | InvalidFact]:
+    seen: set[str] = set()
+    for fact in read_facts(path, form):
+        if isinstance(fact, Fact):
+            try:
+                if fact.case_id in seen:
+                    raise InvalidFact(fact.case_id, "its case id occurs twice")
+                seen.add(fact.case_id)
+                _check(fact, metrics, tokenizer)
+            except InvalidFact as error:
+                yield error
+                continue
+        yield fact
+
+
+def _check(fact: Fact, metrics: Metrics, tokenizer) -> None:
+    """Raise InvalidFact unless every position and every answer of the fact can be found."""
+    if metrics == "counterfact" and fact.target_true is None:
+        raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")
+    locate(tokenizer, fact)
+    locate_subject(tokenizer, fact)
+    answers = [fact.target_new, fact.target_true, *(question.answer for question in fact.unrelated)]
+    for answer in answers:
+        if answer is not None:
+            try:
+                encode_answer(tokenizer, answer)
+            except UserError as error:
+                raise InvalidFact(fact.case_id, str(error)) from None

@@ -1,0 +1,140 @@
+"""Where things are in a tokenised prompt: the subject's last token, the prediction position, the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from jeep.common.errors import UserError
+from jeep.data.facts import Fact, InvalidFact
+
+
+def load_tokenizer(folder: Path | str):
+    """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt; `subject_last` indexes its tokens, and the prediction position is the last of them."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+
+    @property
+    def prediction(self) -> int:
+        """Index of the prompt's last token, where the answer's first token is predicted."""
+        return len(self.ids) - 1
+
+    def position(self, name: str) -> int:
+        """Index of the lookup position `name`: "subject_last" or "prediction"."""
+        return self.subject_last if name == "subject_last" else self.prediction
+
+
+def _encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and character spans, with the tokens the model expects in front (BOS) and none behind (EOS)."""
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    ids, spans = list(encoding["input_ids"]), list(encoding["offset_mapping"])
+    while ids and spans[-1][0] == spans[-1][1] and ids[-1] in tokenizer.all_special_ids:
+        ids.pop(), spans.pop()
+    return ids, spans
+
+
+def encode(tokenizer, text: str) -> list[int]:
+    """Token ids of a prompt: BOS in front where the tokenizer adds one, never EOS behind."""
+    return _encode(tokenizer, text)[0]
+
+
+def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
+    """Tokenise `prefix` with the fact's prompt in its `{}` and find the subject's last token.
+
+    The position is read off the tokenizer's offset mapping: the last token that covers the subject's last character
+    (with byte-level tokens, several may). Raises InvalidFact when no token covers it.
+    """
+    before, after = (part for part in prefix.split("{}", 1))
+    start = len(before) + fact.template.index("{}")
+    return _locate(tokenizer, fact.case_id, before + fact.prompt + after, start + len(fact.subject.rstrip()))
+
+
+def locate_subject(tokenizer, fact: Fact) -> Prompt:
+    """The prompt "{subject} is a", where the KL term of Eq. 11 is measured, cut after the subject's last token."""
+    prompt = _locate(tokenizer, fact.case_id, f"{fact.subject} is a", len(fact.subject.rstrip()))
+    return Prompt(prompt.ids[: prompt.subject_last + 1], prompt.subject_last)
+
+
+def _locate(tokenizer, case_id: str, text: str, end: int) -> Prompt:
+    ids, spans = _encode(tokenizer, text)
+    covering = [index for index, (start, stop) in enumerate(spans) if start <= end - 1 < stop]
+    if not covering:
+        raise InvalidFact(case_id, f"no token covers the subject's last character in {text!r}")
+    return Prompt(tuple(ids), covering[-1])
+
+
+_ANCHOR = "a"
+
+
+def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
+    """Token ids of an answer that continues a prompt after one space.
+
+    Read off the tokens behind an anchor word, so that a tokenizer that marks word starts itself (metaspace) does not
+    get its space twice. Raises UserError for an answer that has no tokens.
+    """
+    encoding = tokenizer(f"{_ANCHOR} {answer.strip()}", return_offsets_mapping=True, add_special_tokens=False)
+    ids = tuple(
+        token
+        for token, (_, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        if stop > len(_ANCHOR)
+    )
+    if not answer.strip() or not ids:
+        raise UserError(f"the answer {answer!r} has no tokens")
+    return ids
+
+
+def first_tokens(tokenizer, word: str) -> set[int]:
+    """The tokens that are a word, in every way that text has it: with and without a space in front, as it is written,
+    in lower case and (longer than a letter) capitalised. The first token behind a space where none is all of it.
+    """
+    found = set()
+    for form in {word, word.lower(), word.capitalize() if len(word) > 1 else word}:
+        anchor = '"' if form[0].isalnum() else _ANCHOR  # what does not merge with the word behind it
+        encoding = tokenizer(f"{anchor}{form}", return_offsets_mapping=True, add_special_tokens=False)
+        spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        glued = [(token, start) for token, (start, stop) in spans if stop > len(anchor)]
+        spaced = encode_answer(tokenizer, form)
+        found |= {spaced[0]} if len(spaced) == 1 else set()
+        found |= {glued[0][0]} if len(glued) == 1 and glued[0][1] == len(anchor) else set()
+    return found or {encode_answer(tokenizer, word)[0]}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A fact with its rewriting prompts (the first one bare) and its KL prompt, tokenised."""
+
+    case_id: str
+    prompts: tuple[Prompt, ...]
+    kl_prompt: Prompt
+    answer: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts, with all but the answer's last behind those that are rewritten."""
+        return len(self.kl_prompt.ids) + sum(len(prompt.ids) + len(self.answer) - 1 for prompt in self.prompts)
+
+    @property
+    def suffix(self) -> int:
+        """Tokens of the bare prompt from the subject's last on."""
+        return len(self.prompts[0].ids) + len(self.answer) - 1 - self.prompts[0].subject_last
+
+    @classmethod
+    def of(cls, tokenizer, fact: Fact, prefixes: Sequence[str]) -> "Request":
+        """Tokenise a fact under every prefix. Raises InvalidFact where the subject cannot be located."""
+        return cls(
+            fact.case_id,
+            tuple(locate(tokenizer, fact, prefix) for prefix in prefixes),
+            locate_subject(tokenizer, fact),
+            encode_answer(tokenizer, fact.target_new),
+        )

@@ -1,0 +1,100 @@
+"""Table 1: what the edited models generate for one record."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from jeep.common.errors import UserError
+from jeep.common.storage import atomic, read_tensors
+from jeep.data.facts import Fact
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode, encode_answer
+from jeep.report.tables import Labels, label
+from jeep.report.texts import write_texts
+
+RULE = (
+    "the first record that every editor shown answers on its edited prompt and on whose equivalent or unrelated prompt "
+    "they differ; where there is none, the first on which they differ most"
+)
+TOKENS = 8
+
+
+@torch.no_grad()
+def generate(model: EditableModel, prompt: str, tokens: int = TOKENS) -> str:
+    """The greedy continuation of a prompt, up to the end of its line."""
+    ids = encode(model.tokenizer, prompt)
+    start = len(ids)
+    for _ in range(tokens):
+        packing, states = model.pack([ids])
+        states = model.run(states, packing, 0, model.depth - 1)
+        ids.append(int(model.logits(states[-1:])[0].argmax()))
+    text = model.tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return text.strip().partition("\n")[0]
+
+
+def questions(fact: Fact) -> Iterator[tuple[str, str, str]]:
+    """The edited prompt, an equivalent one and an unrelated one, each with the answer that is wanted."""
+    yield "edited", fact.prompt, fact.target_new
+    if fact.paraphrases:
+        yield "equivalent", fact.paraphrases[0], fact.target_new
+    if fact.unrelated:
+        yield "unrelated", fact.unrelated[0].prompt, fact.unrelated[0].answer
+
+
+def choose(results: pd.DataFrame, facts: Sequence[Fact]) -> Fact:
+    """The record that RULE names, from the per-record results of all methods shown.
+
+    Raises UserError where there are none.
+    """
+    first = results[results["number"] == 0]
+    table = first.pivot_table(index="case_id", columns=["metric", "method"], values="value")
+    known = [fact for fact in facts if fact.case_id in table.index]
+    if not known:
+        raise UserError("case study: no results of the methods shown")
+
+    def differing(fact: Fact) -> int:
+        values = table.loc[fact.case_id]
+        return sum(values[metric].nunique() - 1 for metric in ("GS", "LS") if metric in values)
+
+    edited = (fact for fact in known if all(table.loc[fact.case_id]["ES"] == 1) and differing(fact))
+    return next(edited, None) or max(known, key=differing)
+
+
+def begins_with(text: str, wanted: str) -> bool:
+    """Whether a text begins with these words, in any case: Cobalt does not begin with Co."""
+    return re.match(rf"{re.escape(wanted.strip())}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.DataFrame:
+    """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
+    rows = []
+    for method, path in deltas.items():
+        changes = read_tensors(path)[0]
+        with model.scratch(list(changes)):
+            model.add_(changes)
+            for kind, prompt, wanted in questions(fact):
+                tokens = max(TOKENS, len(encode_answer(model.tokenizer, wanted)) + 2)
+                text = generate(model, prompt, tokens)
+                rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))
+    return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
+
+
+def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, out: Path) -> None:
+    """Write CSV, Markdown, LaTeX and HTML; wrong answers are marked."""
+    with atomic(out) as temporary:
+        table.assign(case_id=case_id).to_csv(temporary, index=False)
+
+    def wide(wrong: str) -> pd.DataFrame:
+        cells = table.assign(cell=[r.generated if r.right else wrong.format(r.generated) for r in table.itertuples()])
+        columns = [label(labels, "methods", name) for name in dict.fromkeys(table["method"])]
+        shown = cells.assign(method=[label(labels, "methods", name) for name in cells["method"]])
+        return shown.pivot(index=["kind", "prompt", "wanted"], columns="method", values="cell").loc[
+            list(dict.fromkeys(zip(table["kind"], table["prompt"], table["wanted"], strict=True))), columns
+        ]
+
+    caption = f"Record {case_id}: {RULE}. A cross marks an answer that does not begin with what is wanted."
+    marks = {".md": "✗ {}", ".tex": r"$\times$ {}", ".html": "✗ {}"}
+    write_texts(out, {suffix: {title: wide(mark)} for suffix, mark in marks.items()}, caption)

@@ -1,0 +1,51 @@
+"""REPORT.md: a run in five minutes, from a template and its results."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from jeep.common.storage import atomic
+
+_PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
+_TEMPLATE = Path(__file__).with_name("report.md.jinja")
+
+
+def write_report(
+    about: Mapping[str, Any],
+    facts: Sequence[Path],
+    tables: Sequence[Path],
+    figures: Sequence[Path],
+    claims: Path,
+    out: Path,
+) -> None:
+    """Render the template: what was run and with what, which claims hold, tables, figures by relative links.
+
+    `about` holds the run's title, edits, seeds, presets and the sources of its models and data; `facts` are the
+    edited facts, whose digests are given.
+    """
+    template = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    ).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    found = pd.read_csv(claims, keep_default_na=False)
+    text = template.render(
+        about=about,
+        digests={"/".join(path.with_suffix("").parts[-2:]): _digest(path) for path in facts},
+        versions={name: version(name) for name in _PACKAGES},
+        tables={path.stem: path.read_text(encoding="utf-8").strip() for path in tables},
+        claims=found.to_dict("records"),
+        verdicts=found["verdict"].value_counts().to_dict(),
+        corrected=found["corrected"].value_counts().to_dict(),
+        figures={path.stem: os.path.relpath(path, out.parent) for path in figures},
+    )
+    with atomic(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,41 @@
+"""Tables for readers: Markdown, LaTeX and HTML beside a CSV file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from jeep.common.storage import atomic
+
+Frames = Mapping[str, pd.DataFrame]
+"""Tables by their titles; the index is shown."""
+
+_STYLE = """<!doctype html><meta charset="utf-8"><style>
+body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse }
+th, td { padding: 0.2em 0.8em; text-align: left; border-bottom: 1px solid #ccc; vertical-align: top }
+</style>
+"""
+
+
+def write_texts(out: Path, frames: Mapping[str, Frames], caption: str) -> None:
+    """Write `frames[suffix]` beside the CSV file `out`, for any of the suffixes .md, .tex and .html."""
+    writers = {".md": _markdown, ".tex": _latex, ".html": _html}
+    for suffix, parts in frames.items():
+        with atomic(out.with_suffix(suffix)) as temporary:
+            temporary.write_text(writers[suffix](parts, caption), encoding="utf-8")
+
+
+def _markdown(parts: Frames, caption: str) -> str:
+    tables = (part.reset_index().to_markdown(index=False, disable_numparse=True) for part in parts.values())
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in zip(parts, tables, strict=True)) + f"\n\n{caption}\n"
+
+
+def _latex(parts: Frames, caption: str) -> str:
+    tables = [part.to_latex(escape=False, caption=f"{title}: {caption}") for title, part in parts.items()]
+    return "\n".join(tables).replace("%", r"\%")
+
+
+def _html(parts: Frames, caption: str) -> str:
+    tables = (part.reset_index().to_html(index=False, escape=False, border=0) for part in parts.values())
+    body = "\n".join(f"<h3>{title}</h3>\n{table}" for title, table in zip(parts, tables, strict=True))
+    return f"{_STYLE}{body}\n<p>{caption}</p>\n"

@@ -1,0 +1,104 @@
+"""A model with all that editing it with any settings needs, and the scores of an edit on development facts."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from jeep.common.errors import UserError
+from jeep.common.settings import Metrics
+from jeep.data.facts import Fact
+from jeep.editors.base import Editor
+from jeep.measure.evaluate import evaluate
+from jeep.measure.metrics import summarize
+from jeep.model.editable import EditableModel
+from jeep.model.progress import bit_sum
+from jeep.vectors.targets import Target, optimize_facts
+from jeep.vectors.task import Task
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """Facts that a search edits; the experiment edits others."""
+
+    name: str
+    facts: Sequence[Fact]
+    metrics: Metrics
+
+
+@dataclass
+class Bench:
+    """A model and all that editing it with any settings needs; the model is back as it was after each edit."""
+
+    model: EditableModel
+    sets: Sequence[DevelopmentSet]
+    prefixes: Sequence[str]
+    covariance: Mapping
+    token_budget: int
+    training: Sequence[Fact] = ()
+    """What hyper-networks are trained on."""
+    networks: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Hyper-networks trained so far, by their editor's settings."""
+
+    @property
+    def content(self) -> tuple:
+        """What scores depend on beside the model and the settings."""
+        sums = sorted((place, bit_sum(matrix)) for place, matrix in self.covariance.items())
+        return self.sets, tuple(self.prefixes), sums, self.training
+
+    def prepare(
+        self, editor: Editor, rounds: Sequence[Sequence[Fact]], seed: int
+    ) -> tuple[list[list[Target]], Mapping[str, Tensor]]:
+        """What is dear: the target vectors of every set's facts, the hyper-network."""
+        spec, network = editor.target_spec, {}
+        if editor.trained:
+            key = editor.model_dump_json()
+            if key not in self.networks:
+                self.networks[key] = editor.train(self.model, self.training, seed, self.token_budget)[0]
+            network = self.networks[key]
+        if spec is None:
+            return [[] for _ in rounds], network
+        return [optimize_facts(self.model, facts, self.prefixes, spec, self.token_budget) for facts in rounds], network
+
+    def scores(
+        self, editors: Sequence[Editor], rounds: Sequence[Sequence[Fact]], seed: int
+    ) -> Iterator[dict[str, dict[str, Any]]]:
+        """The metrics of each set under each of some editors that share what is dear.
+
+        Settings that an editor cannot work with (a network that does not train, say) score nothing, with the reason.
+        """
+        if not editors:
+            return
+        try:
+            targets, network = self.prepare(editors[0], rounds, seed)
+        except UserError as error:
+            logging.warning("%s", error)
+            for _ in editors:
+                yield {each.name: {"Score": 0.0, "failed": str(error)} for each in self.sets}
+            return
+        for editor in editors:
+            yield {
+                each.name: self.score(editor, facts, each.metrics, vectors, network)
+                for each, facts, vectors in zip(self.sets, rounds, targets, strict=True)
+            }
+
+    def score(
+        self, editor: Editor, facts: Sequence[Fact], metrics: Metrics, targets: Sequence[Target], network: Mapping
+    ) -> dict[str, Any]:
+        """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written."""
+        written = facts
+        if targets:
+            usable = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
+            if not usable:
+                return {"Score": 0.0, "failed": "no target vector stayed finite"}
+            written, targets = zip(*usable, strict=True)
+        task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
+        deltas = editor.edit(self.model, task)
+        with self.model.scratch(list(deltas)):
+            self.model.add_(deltas)
+            summary = summarize(evaluate(self.model, facts, metrics, self.token_budget)).round(2).set_index("metric")
+        half = summary["ci95"]["Score"]
+        return {**summary["value"], "ci95": None if math.isnan(half) else half}

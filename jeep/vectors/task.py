@@ -1,0 +1,37 @@
+"""What an editor is given to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jeep.common.settings import Projection
+from jeep.data.facts import Fact
+from jeep.vectors.targets import Target
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be written into a model, and with what."""
+
+    facts: Sequence[Fact]
+    prefixes: Sequence[str]
+    """Random prefixes p_j, the empty one first, each with `{}` for the prompt."""
+    token_budget: int
+    """Most tokens in one forward pass."""
+    targets: Sequence[Target] = ()
+    """The facts' target vectors in the facts' order, where the editor has sites."""
+    covariance: Mapping[tuple[int, Projection], Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
+    """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
+    hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
+    """The trained hyper-network's tensors, where the editor has one."""
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """Filled by editors of regions: each layer's relative change, and the residual before and after its update."""
+    checkpoint: Path | None = None
+    """Where a long edit keeps what it has done while it runs; nowhere where absent."""
+    solver: torch.device | None = None
+    """Where normal equations are solved; the model's device where absent."""

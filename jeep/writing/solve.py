@@ -1,0 +1,42 @@
+"""The closed-form update of an associative memory (Eq. 10): pure linear algebra."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jeep.common.errors import UserError
+
+
+def closed_form_update(
+    residuals: Float[Tensor, "d_out m"],
+    keys: Float[Tensor, "d_in m"],
+    covariance: Float[Tensor, "d_in d_in"],
+    prior: float,
+    device: torch.device | None = None,
+) -> Float[Tensor, "d_out d_in"]:
+    """Change of W_O that writes m associations at once and disturbs the old ones least.
+
+    Δ = R Kᵀ (λC + K Kᵀ)⁻¹ (Eq. 10), with C = E[k kᵀ] the `covariance` and λ the `prior`. It minimises
+    ‖(W_O + Δ) K − V‖² + λ tr(Δ C Δᵀ), R = V − W_O K. Computed in float64 by one Cholesky factorisation on `device`
+    (that of `keys` where absent), in 16 d_in² + 8 (2 d_in + d_out) m + 8 d_in d_out bytes at most.
+
+    The m × m form needs the factor of λC, which costs as much as that of λC + K Kᵀ: it saves 2 to 25 % of the time for
+    m up to d_in/10, so there is one form.
+
+    Returns Δ in float64, on `device`. Raises UserError when λC + K Kᵀ is not positive definite.
+    """
+    device = device or keys.device
+    keys, residuals = keys.to(device, torch.float64), residuals.to(device, torch.float64)
+    factor = factor_of(covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT))
+    return residuals @ torch.cholesky_solve(keys, factor).mT
+
+
+def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The lower Cholesky factor of a covariance. Raises UserError when it is not positive definite."""
+    factor, failure = torch.linalg.cholesky_ex(matrix)
+    if failure.any():
+        raise UserError(
+            f"the covariance of a layer with {len(matrix)} inputs is not positive definite: "
+            "collect it over more tokens (statistics.tokens)"
+        )
+    return factor

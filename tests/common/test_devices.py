@@ -1,0 +1,94 @@
+"""A GPU for each job, on four pretended devices: what matters is which names the processes see."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from jeep.__main__ import main
+
+JOB = """
+import os, sys
+from jeep.common.devices import own_device
+with own_device() as device:
+    print(device, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a job that holds its device until told to end; ends all of them."""
+    jobs = []
+
+    def job(visible="0,1,2,3"):
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(tmp_path)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        jobs.append(subprocess.Popen([sys.executable, "-c", JOB], env=environment, **pipes))
+        return jobs[-1]
+
+    yield job
+    for process in jobs:
+        process.kill()
+        process.communicate()
+
+
+def device_of(job):
+    device, visible = job.stdout.readline().split()
+    assert device == visible, "the process sees its own device only"
+    return device
+
+
+def test_jobs_at_once_take_different_devices(start):
+    jobs = [start() for _ in range(4)]
+    assert {device_of(job) for job in jobs} == {"0", "1", "2", "3"}
+
+
+def test_a_fifth_job_waits_and_gets_the_device_of_a_killed_one(start):
+    jobs = {device_of(job): job for job in [start() for _ in range(4)]}
+    fifth = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        fifth.wait(timeout=3)
+    jobs["2"].kill()  # SIGKILL: nothing is cleaned up
+    assert device_of(fifth) == "2"
+
+
+def test_a_job_that_ends_gives_its_device_back(start):
+    first = start("1,3")
+    assert device_of(first) == "1"
+    first.communicate("\n")
+    assert device_of(start("1,3")) == "1"
+
+
+def test_only_devices_shown_from_outside_are_taken(start):
+    assert {device_of(start("GPU-8f,MIG-3/1/0")), device_of(start("GPU-8f,MIG-3/1/0"))} == {"GPU-8f", "MIG-3/1/0"}
+
+
+def test_a_single_device_is_taken_as_it_is(start):
+    """A cluster shows every job one device, and calls each of them 0."""
+    assert device_of(start("0")) == device_of(start("0")) == "0"
+
+
+def test_without_a_gpu_nothing_is_taken(monkeypatch, tmp_path):
+    from jeep.common.devices import own_device
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with own_device() as device:
+        assert device is None
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda:1", True), ("cpu", False), ("auto", False)])
+def test_a_job_on_a_gpu_asks_for_sums_in_a_fixed_order(device, asked, monkeypatch, tmp_path):
+    """Before anything else, since the workspace is chosen when CUDA starts; a job on the CPU is left alone."""
+    calls = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *args, **kwargs: calls.append((args, kwargs)))
+    status = main(["prefixes", "--model", str(tmp_path / "nowhere"), "--device", device, "--out", "o"])
+    assert status == 2, "there is no such model"
+    assert calls == ([((True,), {"warn_only": True})] if asked else [])
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if asked else None)

@@ -1,0 +1,209 @@
+"""Readers and what they say of bad records and bad files."""
+
+import json
+
+import pytest
+from conftest import DATA
+
+from jeep.common.errors import UserError
+from jeep.data.facts import Fact, InvalidFact, load_facts, read_facts
+from jeep.model.selection import select
+
+COUNTERFACT = {
+    "case_id": 7,
+    "requested_rewrite": {
+        "prompt": "{} lies in",
+        "relation_id": "P17",
+        "subject": "Paris",
+        "target_new": {"str": "Italy"},
+        "target_true": {"str": "France"},
+    },
+    "paraphrase_prompts": ["Where is Paris? In"],
+    "neighborhood_prompts": ["Lyon lies in"],
+}
+ZSRE = {
+    "subject": "Ann",
+    "src": "Who is Annie's friend Ann?",
+    "rephrase": "Ann is whose friend?",
+    "answers": ["Bob", "Rob"],
+    "loc": "nq question: who sang",
+    "loc_ans": "Cher",
+}
+
+
+def write(tmp_path, rows, name="facts.json"):
+    path = tmp_path / name
+    lines = name.endswith("jsonl")
+    path.write_text("\n".join(map(json.dumps, rows)) if lines else json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def only(tmp_path, row, form):
+    (fact,) = read_facts(write(tmp_path, [row], "f.jsonl" if form == "jsonl" else "f.json"), form)
+    return fact
+
+
+def test_counterfact(tmp_path):
+    fact = only(tmp_path, COUNTERFACT, "counterfact")
+    assert (fact.case_id, fact.prompt, fact.target_new, fact.target_true) == (
+        "7",
+        "Paris lies in",
+        "Italy",
+        "France",
+    )
+    assert [(q.prompt, q.answer) for q in fact.unrelated] == [("Lyon lies in", "France")]
+
+
+def test_zsre_takes_the_subject_as_a_whole_word(tmp_path):
+    fact = only(tmp_path, ZSRE, "zsre")
+    assert fact.template == "Who is Annie's friend {}?"
+    assert fact.target_new == "Bob"
+    assert (fact.unrelated[0].prompt, fact.unrelated[0].answer) == ("nq question: who sang?", "Cher")
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "change", "reason"),
+    [
+        ("zsre", ZSRE, {"subject": "Eve"}, "subject 'Eve' is not in its prompt"),
+        ("zsre", ZSRE, {"answers": []}, "no answer"),
+        ("zsre", ZSRE, {"answers": [""]}, "empty target_new"),
+        ("zsre", ZSRE, {"loc_ans": " "}, "empty unrelated prompt or answer"),
+        ("counterfact", COUNTERFACT, {"paraphrase_prompts": [""]}, "empty paraphrase"),
+        ("jsonl", {"case_id": 1, "subject": "A", "template": "A is", "target_new": "b"}, {}, "needs one {}"),
+        ("jsonl", {"case_id": 1, "subject": "A", "template": "{} {}", "target_new": "b"}, {}, "needs one {}"),
+        ("jsonl", {"case_id": 1, "subject": "A", "template": "{} is"}, {}, "target_new"),
+        ("jsonl", {"case_id": 1, "subject": "A", "template": "{}", "target_new": "b", "x": 1}, {}, "'x'"),
+    ],
+)
+def test_a_bad_record_says_which_and_why(tmp_path, form, row, change, reason):
+    fact = only(tmp_path, row | change, form)
+    assert isinstance(fact, InvalidFact)
+    assert reason in str(fact)
+    assert str(fact).startswith("record ")
+    assert "\n" not in str(fact)
+
+
+def test_a_missing_field_is_named(tmp_path):
+    row = {key: value for key, value in COUNTERFACT.items() if key != "paraphrase_prompts"}
+    assert str(only(tmp_path, row, "counterfact")) == "record 7: missing field 'paraphrase_prompts'"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [('[{"case_id": 1', "not valid JSON"), ('{"a": 1}', "expected a JSON list of records, found dict")],
+)
+def test_a_bad_file_is_one_line(tmp_path, content, complaint):
+    path = tmp_path / "facts.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=complaint) as error:
+        list(read_facts(path, "counterfact"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_line_is_numbered(tmp_path):
+    path = tmp_path / "facts.jsonl"
+    path.write_text('{"case_id": 1, "subject": "A", "template": "{}", "target_new": "b"}\n{"case')
+    with pytest.raises(UserError, match=r"facts.jsonl, line 2: not valid JSON"):
+        load_facts(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        list(read_facts(tmp_path / "none.json", "zsre"))
+
+
+BAD = {"case_id": "bad", "subject": "", "template": "{} is", "target_new": "b", "target_true": "c"}
+GOOD = {"case_id": "good", "subject": "Paris", "template": "{} is", "target_new": "b", "target_true": "c"}
+
+
+def test_on_invalid_error_stops_with_the_records_name(tmp_path, byte_level):
+    path = write(tmp_path, [BAD, GOOD], "f.jsonl")
+    with pytest.raises(UserError, match="record bad: empty subject"):
+        select(path, "jsonl", "counterfact", byte_level, None, "error")
+
+
+def test_on_invalid_skip_lists_the_record_with_its_reason(tmp_path, byte_level):
+    path = write(tmp_path, [BAD, GOOD, GOOD, GOOD | {"case_id": "x", "target_true": None}], "f.jsonl")
+    kept, skipped = select(path, "jsonl", "counterfact", byte_level, None, "skip")
+    assert [fact.case_id for fact in kept] == ["good"]
+    assert [(row["case_id"], row["reason"][:20]) for row in skipped] == [
+        ("bad", "empty subject"),
+        ("good", "its case id occurs t"),
+        ("x", "no target_true, whic"),
+    ]
+
+
+def test_too_few_usable_facts_is_an_error(tmp_path, byte_level):
+    with pytest.raises(UserError, match="1 usable facts, 2 are needed"):
+        select(write(tmp_path, [GOOD], "f.jsonl"), "jsonl", "counterfact", byte_level, 2, "skip")
+
+
+def test_the_first_facts_are_taken(tmp_path, byte_level):
+    path = write(tmp_path, [GOOD | {"case_id": str(n)} for n in range(5)], "f.jsonl")
+    kept, _ = select(path, "jsonl", "counterfact", byte_level, 2, "error")
+    assert [fact.case_id for fact in kept] == ["0", "1"]
+    assert isinstance(kept[0], Fact)
+
+
+# The recorded files: what a reader meets in each format.
+
+RECORDS = DATA / "records"
+FOUND = {
+    "counterfact.json": (
+        "counterfact",
+        ["0", "1", "5", "6"],
+        {
+            "2": "the prompt needs one {} for the subject",
+            "3": "the prompt needs one {} for the subject",
+            "4": "empty subject",
+            "7": "empty target_new",
+            "8": "missing field 'paraphrase_prompts'",
+            "0": "its case id occurs twice",
+            "10": "not a record of format 'counterfact'",
+        },
+    ),
+    "zsre.json": (
+        "zsre",
+        ["0", "1", "4"],
+        {
+            "2": "the subject 'Ann Lee' is not in its prompt",
+            "3": "no answer",
+            "5": "empty subject",
+            "6": "empty unrelated prompt or answer",
+            "7": "empty target_new",
+            "8": "missing field 'src'",
+        },
+    ),
+    "facts.jsonl": (
+        "jsonl",
+        ["a", "1"],
+        {
+            "7": "the prompt needs one {} for the subject",
+            "8": "the prompt needs one {} for the subject",
+            "9": "no target_true",
+            "10": "unexpected keyword argument 'paraphrase'",
+            "11": "missing field 'answer'",
+            "a": "its case id occurs twice",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_can_be_used_is_used_and_the_rest_is_named_with_its_reason(name, byte_level):
+    form, usable, reasons = FOUND[name]
+    metrics = "zsre" if form == "zsre" else "counterfact"
+    kept, skipped = select(RECORDS / name, form, metrics, byte_level, None, "skip")
+    assert [fact.case_id for fact in kept] == usable
+    assert [record["case_id"] for record in skipped] == list(reasons)
+    for record, reason in zip(skipped, reasons.values(), strict=True):
+        assert reason in record["reason"]
+    with pytest.raises(UserError, match=f"{name}: record {next(iter(reasons))}: "):
+        select(RECORDS / name, form, metrics, byte_level, None, "error")
+
+
+def test_zsre_asks_its_unrelated_question_with_a_question_mark():
+    (*_, fact) = (record for record in read_facts(RECORDS / "zsre.json", "zsre") if isinstance(record, Fact))
+    assert fact.subject == "C++ (language)"
+    assert fact.template == "Who made {}?"
+    assert fact.unrelated[0].prompt == "nq question: who wrote “Emma”?"

@@ -1,0 +1,245 @@
+"""Fact lists asked of a server that speaks the OpenAI protocol: one that misbehaves, and one with a real model."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from jeep.common.errors import UserError
+from jeep.data.sources import OpenAISource
+from jeep.probes.openai_lists import OpenAILists
+
+GOOD = {"items": [{"relation": "capital", "object": "Paris"}, {"relation": "continent", "object": "Europe"}]}
+
+
+def completion(content, **message):
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content, **message}}
+    usage = {"prompt_tokens": 10, "completion_tokens": 40, "total_tokens": 50}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers by what the request asks about; counts how often, and how many at a time."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = Counter()
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One misbehaviour for each subject."""
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = request["messages"][0]["content"]
+        subject = next((name for name in BEHAVIOURS if name in text), "good")
+        with self.server.lock:
+            self.server.asked[subject] += 1
+            self.server.running += 1
+            self.server.most = max(self.server.most, self.server.running)
+            number = self.server.asked[subject]
+        try:
+            time.sleep(0.02)
+            status, body, headers = BEHAVIOURS.get(subject, lambda _: (200, completion(json.dumps(GOOD)), {}))(number)
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **headers}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(content)
+        except BrokenPipeError:
+            pass
+        finally:
+            with self.server.lock:
+                self.server.running -= 1
+
+    def log_message(self, *arguments):
+        pass
+
+
+def good(_):
+    return 200, completion(json.dumps(GOOD)), {}
+
+
+def limited(number):
+    return good(number) if number > 2 else (429, {"error": {"message": "slow down"}}, {"Retry-After": "0"})
+
+
+def failing(_):
+    return 500, {"error": {"message": "no"}}, {"Retry-After": "0"}
+
+
+def stalling(number):
+    if number == 1:
+        time.sleep(3)
+    return good(number)
+
+
+BEHAVIOURS = {
+    "Limited": limited,
+    "Failing": failing,
+    "Stalling": stalling,
+    "Garbage": lambda _: (200, completion("I would rather talk about the weather."), {}),
+    "Half": lambda _: (200, completion('{"items": [{"relation": "capital"'), {}),
+    "Fenced": lambda _: (200, completion(f"```json\n{json.dumps(GOOD)}\n```"), {}),
+    "Refused": lambda _: (200, completion(None, refusal="I cannot help with that."), {}),
+    "NotJson": lambda _: (200, b"<html>busy</html>", {"Content-Type": "text/html"}),
+    "Forbidden": lambda _: (401, {"error": {"message": "Incorrect API key provided"}}, {}),
+}
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+
+
+def lists(server, cache, **settings):
+    options = {"model": "m", "timeout": 1.0, "retries": 3} | settings
+    return OpenAILists(OpenAISource(kind="openai", base_url=server.url, **options), 50, cache)
+
+
+def ask(server, cache, *subjects, **settings):
+    rows = lists(server, cache, **settings).rows([("subject", subject) for subject in subjects])
+    return {row["key"]: row for row in rows}
+
+
+def test_answers_are_validated_and_what_is_wrong_is_recorded(server, tmp_path):
+    rows = ask(server, tmp_path, "France", "Garbage", "Half", "Fenced", "Refused")
+    assert rows["France"]["candidates"] == ["capital", "Paris", "continent", "Europe"]
+    assert rows["Fenced"]["candidates"] == rows["France"]["candidates"]
+    statuses = {key: row["status"] for key, row in rows.items()}
+    assert statuses == {"France": "ok", "Garbage": "broken", "Half": "broken", "Fenced": "ok", "Refused": "refused"}
+    assert rows["Refused"]["note"] == "I cannot help with that."
+    assert "Invalid JSON" in rows["Garbage"]["note"]
+
+
+def test_rate_limits_and_stalls_are_waited_out_and_errors_reported(server, tmp_path, caplog):
+    rows = ask(server, tmp_path, "Limited", "Stalling", "Failing", "NotJson")
+    assert rows["Limited"]["status"] == rows["Stalling"]["status"] == "ok"
+    assert server.asked["Limited"] == 3
+    assert rows["Failing"]["status"] == "failed"
+    assert server.asked["Failing"] == 4, "one try and three more"
+    assert rows["NotJson"]["status"] == "failed"
+    assert "Failing" in caplog.text
+    assert "sk-test-secret" not in caplog.text
+
+
+def test_a_rerun_asks_only_what_was_never_answered(server, tmp_path):
+    ask(server, tmp_path, "France", "Garbage", "Failing")
+    before = Counter(server.asked)
+    again = ask(server, tmp_path, "France", "Garbage", "Failing")
+    assert server.asked["good"] == before["good"]
+    assert server.asked["Garbage"] == before["Garbage"]
+    assert server.asked["Failing"] > before["Failing"]
+    assert again["France"]["status"] == "ok"
+    assert ask(server, tmp_path, "France", temperature=0.5)["France"]["status"] == "ok"
+    assert server.asked["good"] == before["good"] + 1, "another temperature is another request"
+    assert all("sk-test-secret" not in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_requests_are_limited_at_a_time_and_in_all(server, tmp_path):
+    rows = ask(server, tmp_path, *(f"Place {n}" for n in range(12)), concurrency=2, budget=300)
+    assert server.most <= 2
+    statuses = Counter(row["status"] for row in rows.values())
+    assert 6 <= statuses["ok"] <= 7, "300 tokens are six answers of 50, and those under way"
+    assert statuses["over budget"] == 12 - statuses["ok"]
+    assert ask(server, tmp_path, "Place 0", "Place 11")["Place 11"]["status"] == "ok", "the next run goes on"
+
+
+def test_a_refused_key_stops_the_run_in_one_line(server, tmp_path):
+    with pytest.raises(UserError, match="Incorrect API key"):
+        ask(server, tmp_path, "Forbidden")
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path):
+    source = OpenAISource(kind="openai", model="m", base_url="http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(UserError, match=r"127.0.0.1:9/v1/: .*refused"):
+        OpenAILists(source, 5, tmp_path).rows([("subject", "France")])
+
+
+def test_without_a_key_nothing_is_asked(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        lists(server, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def served(smollm2, tmp_path_factory):
+    """SmolLM2 behind transformers' own OpenAI-compatible server."""
+    folder = tmp_path_factory.mktemp("served") / "model"
+    smollm2.save(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = Path(sys.executable).parent / "transformers"
+    log = folder.parent / "server.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [command, "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", str(folder)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"},
+        )
+    try:
+        for _ in range(120):
+            if process.poll() is not None:
+                pytest.fail(log.read_text()[-2000:])
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(1)
+        else:
+            pytest.fail(log.read_text()[-2000:])
+        yield f"http://127.0.0.1:{port}/v1", str(folder)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("transformers", path=str(Path(sys.executable).parent)), reason="no server")
+def test_a_real_model_behind_a_real_server_is_asked_and_read(served, tmp_path, monkeypatch):
+    """A model of 135 million parameters answers; whether in the asked form or not, it is recorded and kept."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    url, model = served
+    source = OpenAISource(
+        kind="openai", base_url=url, model=model, max_tokens=80, concurrency=1, timeout=120, retries=0
+    )
+    asked = [("subject", "France"), ("relation", "{} is a city in")]
+    rows = OpenAILists(source, 5, tmp_path).rows(asked)
+    assert [row["status"] in ("ok", "broken") for row in rows] == [True, True], rows
+    kept = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert len(kept) == 2
+    assert all(answer["choices"][0]["message"]["content"].strip() for answer in kept)
+    assert OpenAILists(source, 5, tmp_path).rows(asked) == rows

@@ -1,0 +1,102 @@
+"""A shard of target vectors on disk: whole, in order, and resumed from what it had."""
+
+import copy
+
+import pytest
+import torch
+
+from jeep.common.settings import Optimization, Site, TargetSpec
+from jeep.model.editable import EditableModel
+from jeep.model.progress import fingerprint
+from jeep.vectors import files as target_files
+from jeep.vectors.files import optimize_shard, read_targets
+
+SITE = Site(layer=1, place="output", position="subject_last", clamp=1.0, weight_decay=0.0)
+SPEC = TargetSpec(sites=(SITE,), optimization=Optimization(steps=3))
+
+
+def run(trained, facts, prefixes, out, spec=SPEC):
+    optimize_shard(trained, facts, prefixes, spec, 40, out)
+    return read_targets([out])
+
+
+@pytest.fixture
+def interrupted(trained, facts, prefixes, tmp_path, monkeypatch):
+    """A shard whose job died after its first batch; returns the file and the list of later requests."""
+    asked = []
+    original = target_files.optimize
+
+    def dies(model, requests, *rest):
+        asked.append([request.case_id for request in requests])
+        for number, batch in enumerate(original(model, requests, *rest)):
+            if number == 1 and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(target_files, "optimize", dies)
+    out = tmp_path / "0.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(trained, facts[:5], prefixes, out)
+    return out, asked
+
+
+def test_a_killed_shard_goes_on_from_its_finished_batches(interrupted, trained, facts, prefixes, tmp_path):
+    out, asked = interrupted
+    assert not out.exists()
+    resumed = run(trained, facts[:5], prefixes, out)
+    assert len(asked[0]) == 5
+    assert 0 < len(asked[1]) < 5
+    whole = run(trained, facts[:5], prefixes, tmp_path / "whole.safetensors")
+    assert list(resumed) == list(whole) == [fact.case_id for fact in facts[:5]]
+    assert all(torch.equal(resumed[case].values, whole[case].values) for case in whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "whole.safetensors"]
+
+
+def test_a_fingerprint_is_of_the_weights_and_of_the_content(trained):
+    """A checkpoint of another model, of the same name and shapes, is not gone on from."""
+    model = EditableModel(copy.deepcopy(trained.network), trained.tokenizer)
+    same, other = fingerprint(trained, "a"), fingerprint(trained, "b")
+    assert same == fingerprint(model, "a") != other
+    for layer in range(model.depth):
+        name = model.parameter_name(layer)
+        with model.scratch([name]):
+            model.add_({name: torch.full_like(model.network.get_parameter(name), 1e-3)})
+            assert fingerprint(model, "a") != same, f"block {layer}"
+    assert fingerprint(model, "a") == same
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert fingerprint(model, "a") == same, "as on a machine with more cores"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_finished_batches_of_other_settings_are_not_used(interrupted, trained, facts, prefixes):
+    out, asked = interrupted
+    other = SPEC.model_copy(update={"optimization": Optimization(steps=2)})
+    run(trained, facts[:5], prefixes, out, other)
+    assert len(asked[1]) == 5
+
+
+def test_a_fact_that_leaves_the_finite_numbers_is_named_and_left_out(
+    trained, facts, prefixes, tmp_path, monkeypatch, caplog
+):
+    original = target_files.optimize
+
+    def spoils(*arguments):
+        for batch in original(*arguments):
+            for target in batch:
+                if target.case_id == "city-1":
+                    target.losses[-1] = float("nan")
+            yield batch
+
+    monkeypatch.setattr(target_files, "optimize", spoils)
+    found = run(trained, facts[:3], prefixes, tmp_path / "0.safetensors")
+    assert list(found) == ["city-0", "city-2"]
+    assert "fact city-1: the loss did not stay finite" in caplog.text
+
+
+def test_traces_survive(trained, facts, prefixes, tmp_path):
+    found = run(trained, facts[:2], prefixes, tmp_path / "0.safetensors")
+    assert all(len(target.losses) == len(target.probabilities) == 3 for target in found.values())
+    assert all(target.losses[-1] < target.losses[0] for target in found.values())
