@@ -6,7 +6,7 @@ import pytest
 from test_artifacts import records_of
 
 from jeep.measure.metrics import summarize
-from jeep.report.claims import COLUMNS, find_claims, write_claims
+from jeep.report.claims import COLUMNS, _growth, find_claims, write_claims
 from jeep.report.intervals import of_mean, resampled, score, values_of
 from jeep.report.probe_claims import contrast_claims, word_claims
 
@@ -163,24 +163,81 @@ def test_the_lead_over_memit_may_grow_or_shrink(late, verdict, tmp_path):
     assert near.verdict.tolist() == ["supported", verdict]
 
 
+def test_the_growth_is_the_slope_of_weighted_least_squares_in_every_draw():
+    """Against numpy's own weighted fit: three counts, two draws, one of which has no record of the smallest count."""
+    counts = [10, 40, 160]
+    leads = np.array([[1.0, 2.0], [4.0, 5.0], [3.0, 9.0]])
+    means = np.concatenate([np.repeat((50 + leads)[..., None], 3, -1), np.full((3, 2, 3), 50.0)])
+    means[0, 1] = np.nan
+    fits = [
+        np.polyfit(np.log(counts[start:]), leads[start:, draw], 1, w=np.sqrt(counts[start:]))[0]
+        for draw, start in ((0, 0), (1, 1))
+    ]
+    assert _growth(means, counts) == pytest.approx(fits)
+    assert _growth(means[:, 0], counts) == pytest.approx(fits[0])
+
+
+def said(table):
+    return list(table[["claim", "one", "other", "statistic"]].itertuples(index=False, name=None))
+
+
+def test_a_curve_says_what_it_compares_and_compares_no_more_than_there_is(tmp_path):
+    parts = [records_of(name, [0.5] * count) for name in ("jeep", "memit", "none") for count in (10, 20, 40)]
+    grid = {"curve": GRID | {"method": ["none", "memit", "jeep"]}}
+    grows = (
+        "Figure 4: JEEP's lead over MEMIT grows",
+        "jeep",
+        "memit",
+        "points of lead for each factor e of edits, 10 to 40",
+    )
+    near = [
+        ("Figure 4: JEEP is within 2 points of the best", "jeep", "best other", f"Score, paired, {n} edits, plus 2")
+        for n in (10, 20, 40)
+    ]
+    assert said(claims(tmp_path, parts, grid)) == [grows, *near]
+    assert said(claims(tmp_path, parts[::3], grid)) == near[:1], "one number of edits: nothing can grow"
+    without = [part for part in parts if part["method"].iloc[0] != "memit"]
+    assert said(claims(tmp_path, without, grid)) == [], "nobody to compare with"
+    without = [part for part in parts if part["method"].iloc[0] != "jeep"]
+    assert said(claims(tmp_path, without, grid)) == []
+
+
+def test_intervals_are_the_same_each_time(tmp_path):
+    generator = np.random.default_rng(0)
+    values = {"memit": 0.5, "jeep": 0.6, "inner": 0.7, "end": 0.5}
+    parts = [
+        records_of(name, np.clip(generator.normal(value, 0.2, 40)[:count], 0, 1))
+        for name, value in values.items()
+        for count in (20, 40)
+    ]
+    grid = GRID | {"method": list(values)}
+    grids = {"main": grid, "curve": grid, "sweep": GRID | {"method": ["jeep", "inner", "end"]}}
+    found = [claims(tmp_path, parts, grids, {"jeep": 0.1, "inner": 0.5, "end": 1.0}) for _ in range(2)]
+    pd.testing.assert_frame_equal(*found)
+
+
 # Figure 6
 
 
 @pytest.mark.parametrize(("inner", "verdict"), [(0.9, "supported"), (0.3, "refuted")])
 def test_the_shape_over_gamma_was_fixed_before_and_can_be_refuted(inner, verdict, tmp_path):
     """Every metric is better inside, or worse, than at both ends; two inner values count by their mean."""
-    sweep = {"a": 0.05, "b": 0.3, "c": 0.5, "d": 1.0}
-    parts = [records_of(name, [value] * 20, value, value) for name, value in (("d", 0.6), ("a", 0.5))]
+    sweep = {"z": 0.05, "b": 0.3, "c": 0.5, "d": 1.0}  # in the order of the values, not of the names
+    jitter = np.tile([-0.05, 0.05], 10)
+    parts = [records_of(name, value + jitter, value, value) for name, value in (("d", 0.6), ("z", 0.5))]
     parts += [records_of("b", [inner - 0.1] * 20, inner - 0.1, inner - 0.1)]
     parts += [records_of("c", [inner + 0.1] * 20, inner + 0.1, inner + 0.1)]
     table = claims(tmp_path, parts, {"sweep": GRID | {"method": list(sweep)}}, sweep, edits=20).set_index("claim")
     assert len(table) == 4 * 2
     assert set(table.verdict) == {verdict}
     for metric in ("Score", "ES", "GS", "LS"):
-        assert table.value[f"Figure 6: {metric} increases at first"] == pytest.approx(100 * inner - 50)
+        assert table.value[f"Figure 6: {metric} increases at first"] == pytest.approx(100 * inner - 50, abs=0.2)
         assert table.other[f"Figure 6: {metric} increases at first"] == "γ* 0.05"
-        assert table.value[f"Figure 6: {metric} decreases at last"] == pytest.approx(100 * inner - 60)
+        assert table.value[f"Figure 6: {metric} decreases at last"] == pytest.approx(100 * inner - 60, abs=0.2)
         assert table.other[f"Figure 6: {metric} decreases at last"] == "γ* 1"
+        assert set(table.one) == {"inner"}
+        assert table.statistic[f"Figure 6: {metric} decreases at last"] == f"{metric}, mean of inner values, paired"
+    assert table.low["Figure 6: ES increases at first"] < table.value["Figure 6: ES increases at first"] - 1
 
 
 def test_each_metric_of_the_sweep_is_its_own(tmp_path):
@@ -191,13 +248,32 @@ def test_each_metric_of_the_sweep_is_its_own(tmp_path):
     assert first == pytest.approx({"ES": 40, "GS": 20, "LS": -10})
 
 
+def test_a_shape_needs_three_values_and_every_one_of_them(tmp_path):
+    """The first data set lacks a value; the second has all."""
+    sweep = {"a": 0.05, "b": 0.3, "c": 1.0}
+    parts = [records_of(name, [0.5] * 5) for name in ("a", "b")]
+    parts += [records_of(name, [0.5] * 5, dataset="e") for name in sweep]
+    grid = {"model": ["m"], "dataset": ["d", "e"], "method": list(sweep)}
+    table = claims(tmp_path, parts, {"sweep": grid}, sweep, edits=5)
+    assert set(table.dataset) == {"e"}
+    assert len(claims(tmp_path, parts, {"sweep": grid}, {"a": 0.05, "b": 0.3}, edits=5)) == 0
+
+
 # The probes
 
 
 def contrast_of(path, gains):
-    """Four layers; rank and probability of the original improve tenfold from the first layer to the last but one."""
+    """Four layers. An answer that gains does so tenfold a layer: by rank at the subject, by probability behind it."""
     rows = [
-        (case, position, layer, "state", answer, 0.001 * 10.0 ** (min(layer, 3) * up), 10.0 ** (4 - layer * up) - 1)
+        (
+            case,
+            position,
+            layer,
+            "state",
+            answer,
+            0.001 * 10.0 ** (min(layer, 3) * up * (position == "prediction")),
+            10.0 ** (4 - layer * up * (position == "subject_last")) - 1,
+        )
         for case in range(20)
         for position in ("subject_last", "prediction")
         for layer in range(5)
@@ -212,6 +288,8 @@ def contrast_of(path, gains):
 def test_stages_are_read_from_each_half_of_the_layers(gains, tmp_path):
     """By hand: two layers of a factor ten below; above, one, since the topmost block does not count."""
     low, high = contrast_claims(contrast_of(tmp_path / "contrast.parquet", gains))
+    assert low[:3] == ("Figure 2: enrichment at the subject's last token", "original", "new")
+    assert high[:3] == ("Figure 2: promotion at the prediction position", "original", "new")
     assert low[3] == "gain from layer 0 to 2, log10 rank"
     assert high[3] == "gain from layer 2 to 3, log10 probability"
     sign = 2 * gains - 1
@@ -220,7 +298,10 @@ def test_stages_are_read_from_each_half_of_the_layers(gains, tmp_path):
 
 
 def words_of(path, flip):
-    """Ten layers: factual goes with the original, which falls a tenth in the last; stop words rise tenfold there."""
+    """Ten layers: factual goes with the original, which falls a tenth in the last; stop words rise tenfold there.
+
+    Below the upper half it is the other way round, which does not count.
+    """
     generator = np.random.default_rng(0)
     sign = -1 if flip else 1
     rows = []
@@ -229,8 +310,8 @@ def words_of(path, flip):
         original = np.linspace(-4, -1, 11) - sign * np.eye(11)[10]
         of = {
             "original": original,
-            "factual": sign * (original + noise),
-            "stop words": sign * (-original + noise),
+            "factual": np.where(np.arange(11) < 5, -1, 1) * sign * (original + noise),
+            "stop words": np.where(np.arange(11) < 5, -1, 1) * sign * (-original + noise),
             "unrelated": np.full(11, -2) + sign * 0.5 * np.eye(11)[10],
         }
         rows += [(case, layer, name, 10.0 ** levels[layer]) for name, levels in of.items() for layer in range(11)]
@@ -240,7 +321,8 @@ def words_of(path, flip):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_what_appendix_a_says_of_words_can_come_out_either_way(flip, tmp_path):
-    found = {claim: interval for claim, *_, interval in word_claims(words_of(tmp_path / "words.parquet", flip))}
+    rows = list(word_claims(words_of(tmp_path / "words.parquet", flip)))
+    found = {claim: interval for claim, *_, interval in rows}
     values = {
         claim.removeprefix("Figure 5: in the topmost layers "): interval.value for claim, interval in found.items()
     }
@@ -249,7 +331,33 @@ def test_what_appendix_a_says_of_words_can_come_out_either_way(flip, tmp_path):
     assert values["the original's probability falls"] == pytest.approx(sign * (1 - sign * 0.3), abs=0.01)
     assert values["that of stop words rises"] == pytest.approx(1.3 if flip else 0.7, abs=0.05)
     assert values["they resurge less than stop words"] == pytest.approx(1.8 if flip else 0.2, abs=0.05)
-    assert np.sign(values["Figure 5: factual words follow the original"]) == sign
+    follows = values["Figure 5: factual words follow the original"]
+    assert follows == pytest.approx(2 * sign, abs=0.05), "r of 1 and of -1 over the upper half alone"
+    top = "log10 probability, layer 9 to 10"
+    along = "Pearson's r with the original over layers 5 to 10, log10 probability"
+    assert [row[1:4] for row in rows] == [
+        ("9", "10", top),
+        ("10", "9", top),
+        ("10", "9", top),
+        ("stop words", "unrelated", top),
+        ("factual", "stop words", along),
+    ]
+
+
+def test_a_tenth_of_the_layers_is_the_topmost_and_no_probability_is_too_small_to_compare(tmp_path):
+    """Forty layers, of which four are the topmost; a probability that underflowed counts as 1e-30."""
+    levels = {"original": 0.1, "stop words": 0.1, "unrelated": 0.1, "factual": 0.1}
+    rows = [
+        (case, layer, name, 0.0 if (name, layer) == ("original", 40) else p + 0.01 * (layer + case) / 50)
+        for case in range(5)
+        for layer in range(41)
+        for name, p in levels.items()
+    ]
+    path = tmp_path / "words.parquet"
+    pd.DataFrame(rows, columns=["case_id", "layer", "set", "probability"]).to_parquet(path)
+    falls = next(word_claims(path))
+    assert falls[1:4] == ("36", "40", "log10 probability, layer 36 to 40")
+    assert falls[4].value == pytest.approx(29, abs=0.1)
 
 
 # All together
@@ -266,6 +374,16 @@ def test_the_number_of_comparisons_is_corrected_for(tmp_path):
     assert ordered.p_holm.to_numpy() == pytest.approx(expected)
     assert (table.p_holm >= table.p).all()
     assert set(table.verdict[table.p_holm < 0.05]) == set(table.corrected[table.p_holm < 0.05])
-    write_claims(table, tmp_path / "claims.csv")
-    assert list(pd.read_csv(tmp_path / "claims.csv").columns) == COLUMNS
-    assert "for all 3 comparisons" in (tmp_path / "claims.md").read_text()
+    assert set(table.statistic) == {"Score, paired"}
+
+
+def test_the_written_table_is_rounded_and_says_how_it_is_read(tmp_path):
+    row = dict.fromkeys(COLUMNS, "x") | {"value": 1.23456, "low": -0.98765, "high": 2.34567, "p": 0.012345}
+    write_claims(pd.DataFrame([row | {"p_holm": 0.234567}] * 3), tmp_path / "claims.csv")
+    found = pd.read_csv(tmp_path / "claims.csv")
+    assert list(found.columns) == COLUMNS
+    assert found.loc[0, ["value", "low", "high", "p", "p_holm"]].tolist() == [1.23, -0.99, 2.35, 0.0123, 0.2346]
+    text = (tmp_path / "claims.md").read_text()
+    assert text.startswith("Claims\n")
+    assert "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same" in text
+    assert "by Holm's method for all 3 comparisons." in text
