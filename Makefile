@@ -34,7 +34,6 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
 
 # The prefixes of the small model, its facts and the corpus are the demo's; what is missing is made first.
 bench: $(VENV)/.installed

@@ -15,14 +15,6 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
-include: "rules/inputs/prepare.smk"
-include: "rules/inputs/edit.smk"
-include: "rules/inputs/evaluate.smk"
-include: "rules/inputs/probe.smk"
-include: "rules/inputs/tables.smk"
-include: "rules/inputs/figures.smk"
-include: "rules/inputs/report.smk"
-include: "rules/inputs/tune.smk"
 include: "rules/prepare.smk"
 include: "rules/probe.smk"
 include: "rules/edit.smk"
@@ -31,9 +23,6 @@ include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/tune.smk"
-
-
-config["provenance"] = provenance()  # for the captions
 
 
 localrules:

@@ -163,7 +163,7 @@ class Bench:
         corpus = list(sequences(self.model.tokenizer, texts(self.arguments.corpus), 256, self.arguments.tokens))
 
         def ours() -> dict[int, torch.Tensor]:
-            return covariances(self.model, corpus, PLACES, self.budget)[0]
+            return covariances(self.model, corpus, PLACES, self.budget)
 
         def bare() -> None:
             for sequence in corpus:

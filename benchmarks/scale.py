@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 
 from benchmarks.operations import Needed
 from benchmarks.report import replace_table
+from jeep.common.settings import UNEDITED
 from jeep.common.storage import read_json
-from jeep.config.config import UNEDITED, Config, load_config
+from jeep.config.config import Config, load_config
 from jeep.data.facts import Fact, load_facts
 from jeep.measure.evaluate import items
 from jeep.model.editable import EditableModel

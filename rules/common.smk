@@ -1,27 +1,36 @@
-"""Configuration, wildcard constraints and the named functions of the rules' inputs and params. No rules."""
+"""The configuration, the plan that follows from it, and what the rules of several files share. No rules."""
 
 import json
+import os
 import re
 import shlex
-from functools import cache
-from importlib.metadata import version
-from itertools import product
+from importlib.resources import files
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from jeep.config.config import UNEDITED, parse_config
-from jeep.editors import load_editor
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
-from jeep.common.settings import with_values
+from jeep.common.settings import UNEDITED
+from jeep.common.storage import read_provenance
+from jeep.config.about import about, provenance
+from jeep.config.config import parse_config
+from jeep.config.plan import Plan, Run
 
 try:
     CONFIG = parse_config(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-EXPERIMENT = CONFIG.experiment
-editor = cache(CONFIG.editor)  # asked for again and again while the DAG is built
+PLAN, EXPERIMENT, PROBE = Plan(CONFIG), CONFIG.experiment, CONFIG.probe
+config["provenance"] = provenance(PLAN)  # for the captions
+
+if CONFIG.workdir:
+
+    workdir: CONFIG.workdir
+
+
+REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
 
 
 def alternatives(names):
@@ -38,26 +47,14 @@ wildcard_constraints:
     shard=r"\d+",
 
 
-def source_json(source):
-    """A source as the command line takes it."""
-    return source.model_dump_json(exclude_none=True)
+def option(name, value):
+    """A command line option with its value, or nothing."""
+    return f"--{name} {shlex.quote(str(value))}" if value else ""
 
 
-def dataset_field(name):
-    """A params function for one field of a data set's configuration."""
-
-    def field(wildcards):
-        return getattr(CONFIG.datasets[wildcards.dataset], name)
-
-    return field
-
-
-def editor_of(wildcards):
-    return editor(wildcards.method, wildcards.model, wildcards.dataset)
-
-
-def editor_name(wildcards):
-    return CONFIG.editor_name(wildcards.method)
+def options(name, values):
+    """A command line option with several values, or nothing."""
+    return f"--{name} {shlex.join(map(str, values))}" if values else ""
 
 
 def run_options(model, dtype=None):
@@ -70,64 +67,46 @@ def model_options(wildcards):
     return run_options(wildcards.model)
 
 
-def editing_options(wildcards):
-    """As `model_options`, in the precision of the method."""
-    if wildcards.method == UNEDITED:
-        return run_options(wildcards.model)
-    precision = editor_of(wildcards).precision(CONFIG.models[wildcards.model].dtype)
-    return run_options(wildcards.model, precision)
+def editor_of(wildcards):
+    return PLAN.editor(wildcards.method, wildcards.model, wildcards.dataset)
 
 
-def option(name, value):
-    """A command line option with its values, or nothing."""
-    return f"--{name} {value}" if value else ""
+def editor_name(wildcards):
+    return CONFIG.editor_name(wildcards.method)
 
 
-LARGE = EXPERIMENT.large
+def method_code(stage):
+    """A params function: the digest of the code of a stage and of the method's own file."""
+
+    def code(wildcards):
+        return code_digest(f"jeep.stages.{stage}", f"jeep.editors.{editor_name(wildcards)}")
+
+    return code
 
 
-def cells_of(grids):
-    """The numbers of edits of every (model, data set, method) that some grids run."""
-    counts = {}
-    for grid in grids:
-        for model, dataset, method in product(grid.models, grid.datasets, grid.methods):
-            numbers = counts.setdefault((model, dataset, method), set())
-            numbers.update(grid.counts(dataset, EXPERIMENT.edits))
-    return {cell: sorted(numbers) for cell, numbers in counts.items()}
+def source_json(source):
+    """A source as the command line takes it."""
+    return source.model_dump_json(exclude_none=True)
 
 
-@cache
-def cells():
-    """The numbers of edits of all cells that the configuration asks for."""
-    return cells_of(EXPERIMENT.grids.values())
+def facts_of(model, datasets):
+    return [f"results/facts/{model}/{dataset}.jsonl" for dataset in datasets]
 
 
-def runs_of(grids):
-    """Evaluated runs. The unedited model does not depend on the seed: it is evaluated under the first."""
-    return [
-        {"model": model, "dataset": dataset, "method": method, "seed": seed}
-        for model, dataset, method in cells_of(grids)
-        for seed in (CONFIG.seeds[:1] if method == UNEDITED else CONFIG.seeds)
-    ]
+def label_of(kind, name):
+    return getattr(CONFIG, kind)[name].label or name
 
 
-@cache
-def runs():
-    """Every run that `all` evaluates."""
-    return runs_of(grid for grid in EXPERIMENT.grids.values() if grid is not LARGE)
+def labels(wildcards):
+    """Names for tables and figures."""
+    kinds = {
+        kind: {name: entry.label for name, entry in getattr(CONFIG, kind).items() if entry.label}
+        for kind in ("models", "datasets", "methods")
+    }
+    kinds["methods"][UNEDITED] = "unedited"
+    return json.dumps(kinds)
 
 
-@cache
-def large_runs():
-    """Every run of the target `large`."""
-    return runs_of([LARGE] if LARGE else [])
-
-
-def most_edits(wildcards):
-    """The largest number of facts of a data set that are edited at once in a model."""
-    numbers = (
-        counts[-1]
-        for (model, dataset, _), counts in cells().items()
-        if (model, dataset) == (wildcards.model, wildcards.dataset)
-    )
-    return max(numbers, default=EXPERIMENT.edits)
+def grid_names(grid):
+    """The models, data sets and methods of a grid, by the columns of results."""
+    return {"model": grid.models, "dataset": grid.datasets, "method": grid.methods}

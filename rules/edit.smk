@@ -1,14 +1,73 @@
 """Prefixes and facts → target vectors (scattered) → the change of each weight → an edited checkpoint."""
 
 
+def editor_settings(wildcards):
+    return editor_of(wildcards).model_dump_json(exclude_none=True)
+
+
+def editing_options(wildcards):
+    """As `model_options`, in the precision of the method."""
+    return run_options(wildcards.model, PLAN.precision(wildcards.model, wildcards.dataset, wildcards.method))
+
+
+def target_spec(wildcards):
+    return editor_of(wildcards).target_spec.model_dump_json()
+
+
+def compile_option(wildcards):
+    return "--compile" if CONFIG.models[wildcards.model].compile else ""
+
+
+def target_limit(wildcards):
+    return PLAN.most_edits(wildcards.model, wildcards.dataset)
+
+
+def prefix_file(model, seed, editor):
+    return f"results/prefixes/{model}/seed{seed}/{'-'.join(editor.prefixes)}.json"
+
+
+def needed_prefixes(wildcards):
+    return prefix_file(wildcards.model, wildcards.seed, editor_of(wildcards))
+
+
+def target_shards(wildcards):
+    """All shards of a method's target vectors; none for a method without."""
+    if editor_of(wildcards).target_spec is None:
+        return []
+    owner = PLAN.target_owner(wildcards.model, wildcards.dataset, wildcards.method)
+    return expand(
+        "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
+        **{**wildcards, "method": owner},
+        shard=range(CONFIG.editing.shards),
+    )
+
+
+def needed_covariance(wildcards):
+    return covariance_files(wildcards.model, editor_of(wildcards).covariances)
+
+
+def covariance_option(wildcards, input):
+    return options("covariance", input.covariance)
+
+
+def needed_hypernetwork(wildcards):
+    if not editor_of(wildcards).trained:
+        return []
+    return f"results/hypernetworks/{wildcards.model}/{wildcards.method}.safetensors"
+
+
+def hypernetwork_option(wildcards, input):
+    return option("hypernetwork", input.hypernetwork)
+
+
 rule targets:
-    """IN: a model, facts, prefixes. OUT: one shard of a method's target vectors."""
+    """IN: a model, facts, prefixes. OUT: one shard of a method's target vectors; those that are there are kept."""
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
         prefixes=needed_prefixes,
     output:
-        "results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors",
+        update("results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors"),
     log:
         "logs/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.log",
     benchmark:
@@ -21,13 +80,13 @@ rule targets:
         options=editing_options,
         compile=compile_option,
         spec=target_spec,
-        limit=most_edits,
+        limit=target_limit,
         shards=CONFIG.editing.shards,
         code=code_digest("jeep.stages.edit:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} {params.compile} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit} --shard {wildcards.shard}/{params.shards}"
-        " --out {output:q} 2> >(tee {log:q} >&2)"
+        " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit}"
+        " --shard {wildcards.shard}/{params.shards} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule edit:
@@ -56,15 +115,15 @@ rule edit:
         covariance=covariance_option,
         hypernetwork=hypernetwork_option,
         solver=option("solver", CONFIG.editing.solver),
-        code=edit_code,
+        code=method_code("edit:edit"),
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.hypernetwork} {params.solver}"
-        " --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.hypernetwork}"
+        " {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 
-rule checkpoint:
+rule apply_edit:
     """IN: a model, an edit. OUT: the edited model as a Hugging Face checkpoint folder."""
     input:
         model="results/models/{model}",
@@ -72,14 +131,14 @@ rule checkpoint:
     output:
         directory("results/checkpoints/{model}/{dataset}/{method}/seed{seed}/{edits}"),
     log:
-        "logs/checkpoint/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+        "logs/apply_edit/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
     benchmark:
-        "results/benchmarks/checkpoint/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+        "results/benchmarks/apply_edit/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
     conda:
         "../envs/jeep.yaml"
     params:
         options=editing_options,
-        code=code_digest("jeep.stages.edit:apply"),
+        code=code_digest("jeep.stages.edit:apply_edit"),
     shell:
-        "python -m jeep apply --model {input.model:q} {params.options} --deltas {input.deltas:q}"
+        "python -m jeep apply-edit --model {input.model:q} {params.options} --deltas {input.deltas:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,6 +1,36 @@
 """Edited and unedited models → per-record results → one table of all of them."""
 
 
+def edit_counts(wildcards):
+    return PLAN.edit_counts(wildcards.model, wildcards.dataset, wildcards.method)
+
+
+def needed_deltas(wildcards):
+    if wildcards.method == UNEDITED:
+        return []
+    return expand(
+        "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+        **wildcards,
+        edits=edit_counts(wildcards),
+    )
+
+
+def deltas_option(wildcards, input):
+    return options("deltas", input.deltas)
+
+
+def records_of(runs):
+    """Per-record results of runs, of all shards."""
+    pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
+    return [pattern.format(**run._asdict(), shard=shard) for run in runs for shard in range(CONFIG.editing.shards)]
+
+
+def run_columns(wildcards):
+    """What every row of a run's results says of the run."""
+    run = Run(wildcards.model, wildcards.dataset, wildcards.method, int(wildcards.seed))
+    return json.dumps(run._asdict() | {"preset": PLAN.preset(run)})
+
+
 rule evaluate:
     """IN: a model, facts, the edits of every count (none for the unedited model). OUT: one shard's rows per prompt."""
     input:
@@ -35,7 +65,7 @@ rule evaluate:
 rule collect:
     """IN: per-record results of every run. OUT: one table of all of them."""
     input:
-        record_files,
+        records_of(PLAN.runs),
     output:
         "results/records.parquet",
     log:

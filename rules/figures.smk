@@ -1,6 +1,62 @@
 """Figures of edits and of data, from results only; the probes' are in probe.smk."""
 
 
+def hypernetwork_files():
+    return [f"results/hypernetworks/{model}/{method}.safetensors" for model, method in PLAN.trained]
+
+
+def hypernetwork_titles(wildcards):
+    return [f"{label_of('methods', method)}, {label_of('models', model)}" for model, method in PLAN.trained]
+
+
+def series_axis(wildcards):
+    return EXPERIMENT.sweep.setting if wildcards.figure == "figure6" else "edits"
+
+
+def procedure_run():
+    """The run that Figure 3 shows: the first one of JEEP; None where there is none."""
+    edited = (run for run in PLAN.runs if run.method != UNEDITED)
+    return next((run for run in edited if CONFIG.editor_name(run.method) == "jeep"), None)
+
+
+def procedure_path(pattern):
+    run = procedure_run()
+    return pattern.format(**run._asdict(), edits=EXPERIMENT.edits) if run else []
+
+
+def procedure_title(wildcards):
+    run = procedure_run()
+    return f"{label_of('models', run.model)}, {EXPERIMENT.edits} facts of {label_of('datasets', run.dataset)}"
+
+
+def record_figures():
+    """The first edited data set of each kind, by figure."""
+    found = {}
+    for figure, metrics in (("figure7", "zsre"), ("figure8", "counterfact")):
+        names = [name for name in EXPERIMENT.datasets if CONFIG.datasets[name].metrics == metrics]
+        found |= {figure: names[0]} if names else {}
+    return found
+
+
+RECORD_FIGURES = record_figures()
+
+
+def record_facts(wildcards):
+    return f"results/facts/{EXPERIMENT.models[0]}/{RECORD_FIGURES[wildcards.figure]}.jsonl"
+
+
+def record_title(wildcards):
+    return f"A record of {label_of('datasets', RECORD_FIGURES[wildcards.figure])}"
+
+
+def figure_files():
+    """All figures, without their extensions."""
+    names = [*(name for name in PLAN.series if name != "large"), *RECORD_FIGURES]
+    names += ["figure3"] if procedure_run() else []
+    names += ["training"] if PLAN.trained else []
+    return [*(f"results/figures/{name}" for name in sorted(names)), *probe_figures()]
+
+
 rule series_figure:
     """IN: the metrics over the number of edits or over a setting. OUT: Figure 4 or Figure 6."""
     input:
@@ -17,7 +73,7 @@ rule series_figure:
     benchmark:
         "results/benchmarks/series_figure/{figure}.tsv"
     wildcard_constraints:
-        figure=alternatives(SERIES),
+        figure=alternatives(PLAN.series),
     conda:
         "../envs/jeep.yaml"
     params:
@@ -59,9 +115,7 @@ rule procedure_figure:
     input:
         model=procedure_path("results/models/{model}"),
         facts=procedure_path("results/facts/{model}/{dataset}.jsonl"),
-        deltas=procedure_path(
-            "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
-        ),
+        deltas=procedure_path("results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"),
     output:
         pdf="results/figures/figure3.pdf",
         png=report(

@@ -1,11 +1,47 @@
 """The paper's numbers beside ours, its claims tested on our results, and the report."""
 
+LARGE = EXPERIMENT.large
+TEMPLATE = os.path.relpath(files("jeep.report") / "report.md.jinja")
+
+
+def probe_results(name):
+    """What a probe found, of every probed model."""
+    return [f"results/probe/{model}/{name}.parquet" for model in (PROBE.models if PROBE else [])]
+
+
+def claim_grids():
+    """What tables 2 and 3, table 4 and Figures 4 and 6 compare."""
+    grids = {
+        "main": EXPERIMENT,
+        "ablations": EXPERIMENT.ablations,
+        "curve": EXPERIMENT.curve,
+        "sweep": PLAN.series.get("figure6"),
+    }
+    return json.dumps({name: grid_names(grid) for name, grid in grids.items() if grid})
+
+
+def large_grids():
+    """Every number of edits (as Figure 4), and the largest of each data set (as tables 2 and 3)."""
+    return json.dumps(dict.fromkeys(("main", "curve"), grid_names(LARGE)) if LARGE else {})
+
+
+def large_files():
+    """What the target `large` makes."""
+    names = ["tables/large.csv", "figures/large.pdf", "large/claims.csv"] if LARGE else []
+    return [f"results/{name}" for name in names]
+
+
+def artifact_files():
+    """Everything that `all` makes."""
+    tables = [f"{path}.csv" for path in table_files()]
+    return [*tables, *(f"{path}.pdf" for path in figure_files()), "results/REPORT.md"]
+
 
 rule comparison:
     """IN: our tables, the paper's numbers. OUT: both side by side, where model and data set are the paper's."""
     input:
         tables=[f"results/tables/{artifact}.csv" for artifact in TABLES],
-        reported="config/reported.csv",
+        reported=REPORTED,
     output:
         csv="results/comparison.csv",
         markdown="results/comparison.md",
@@ -50,20 +86,21 @@ rule claims:
         "../envs/jeep.yaml"
     params:
         grids=claim_grids(),
+        roles=json.dumps(PLAN.roles),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
         models=PROBE.models if PROBE else [],
         edits=option("edits", EXPERIMENT.edits),
         seed=CONFIG.seeds[0],
         code=code_digest("jeep.stages.results:claims"),
     shell:
-        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --sweep {params.sweep:q}"
+        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q}"
         " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
         " --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
 use rule claims as large_claims with:
     input:
-        records=grid_records(LARGE) if LARGE else [],
+        records=records_of(PLAN.large_runs),
         contrasts=[],
         words=[],
     output:
@@ -76,6 +113,7 @@ use rule claims as large_claims with:
         "results/benchmarks/large_claims.tsv"
     params:
         grids=large_grids(),
+        roles=json.dumps(PLAN.roles),
         sweep="{}",
         models=[],
         edits="",
@@ -86,9 +124,10 @@ use rule claims as large_claims with:
 rule report:
     """IN: facts, tables, figures, claims. OUT: a report that can be read in five minutes."""
     input:
-        facts=edited_facts(),
-        tables=report_tables(),
-        figures=report_figures(),
+        facts=[path for model in EXPERIMENT.models for path in facts_of(model, EXPERIMENT.datasets)],
+        tables=[*(f"{path}.md" for path in table_files()), "results/comparison.md"],
+        figures=[f"{path}.png" for path in figure_files()],
+        template=TEMPLATE,
         claims="results/claims.csv",
     output:
         "results/REPORT.md",
@@ -99,8 +138,8 @@ rule report:
     conda:
         "../envs/jeep.yaml"
     params:
-        about=json.dumps(about()),
+        about=json.dumps(about(PLAN)),
         code=code_digest("jeep.stages.results:report"),
     shell:
         "python -m jeep report --about {params.about:q} --facts {input.facts:q} --tables {input.tables:q}"
-        " --figures {input.figures:q} --claims {input.claims:q} --out {output:q} 2> >(tee {log:q} >&2)"
+        " --figures {input.figures:q} --claims {input.claims:q} --template {input.template:q} --out {output:q} 2> >(tee {log:q} >&2)"

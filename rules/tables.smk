@@ -1,5 +1,99 @@
 """The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
 
+STUDY = EXPERIMENT.case_study
+TABLES = [artifact for artifact in ("table2", "table3", "table4") if PLAN.table(artifact)]
+
+
+def table_records(wildcards):
+    return records_of(PLAN.runs_of(PLAN.table(wildcards.artifact)))
+
+
+def table_field(name):
+    """A params function for what a table compares."""
+
+    def field(wildcards):
+        return getattr(PLAN.table(wildcards.artifact), name)
+
+    return field
+
+
+def series_records(wildcards):
+    return records_of(PLAN.runs_of(PLAN.series[wildcards.figure]))
+
+
+def series_field(name):
+    """A params function for what a figure over edits or values compares."""
+
+    def field(wildcards):
+        return getattr(PLAN.series[wildcards.figure], name)
+
+    return field
+
+
+def series_variants(wildcards):
+    """Of a sweep: each method's value, and the method that it is a variant of."""
+    if wildcards.figure != "figure6":
+        return ""
+    sweep = EXPERIMENT.sweep
+    return option("variants", json.dumps({"method": sweep.method, "values": sweep.variants}))
+
+
+def study_path(pattern):
+    """A file of the case study's model and data set; none where there is no case study."""
+    return pattern.format(model=STUDY.model, dataset=STUDY.dataset) if STUDY else []
+
+
+def study_files(pattern):
+    """A file of every method of the case study, under the first seed, of all shards where it has shards."""
+    if STUDY is None:
+        return []
+    shards = range(CONFIG.editing.shards) if "{shard}" in pattern else [0]
+    run = {"model": STUDY.model, "dataset": STUDY.dataset, "seed": CONFIG.seeds[0], "edits": EXPERIMENT.edits}
+    return [pattern.format(method=method, shard=shard, **run) for method in STUDY.methods for shard in shards]
+
+
+def study_options(wildcards):
+    return run_options(STUDY.model)
+
+
+def study_title(wildcards):
+    return f"{label_of('models', STUDY.model)}, {label_of('datasets', STUDY.dataset)}"
+
+
+def cost_jobs():
+    """(run, benchmark file) of all that the experiment's edits take: target vectors, edits, training."""
+    jobs = []
+    for model, dataset, method, seed in PLAN.runs:
+        if method == UNEDITED or method not in EXPERIMENT.methods:
+            continue
+        editor, run = PLAN.editor(method, model, dataset), [dataset, model, method, seed]
+        where = f"{model}/{dataset}/{{}}/seed{seed}"
+        if editor.target_spec:
+            owner = where.format(PLAN.target_owner(model, dataset, method))
+            jobs += [([*run, "targets"], f"targets/{owner}/{shard}") for shard in range(CONFIG.editing.shards)]
+        if editor.trained and seed == CONFIG.seeds[0]:
+            jobs.append(([*run, "training"], f"hypernetwork/{model}/{method}"))
+        jobs.append(([*run, "edit"], f"edit/{where.format(method)}/{EXPERIMENT.edits}"))
+    return [(run, f"results/benchmarks/{path}.tsv") for run, path in jobs]
+
+
+COST_JOBS = cost_jobs()
+
+
+def reported_names():
+    """The paper's names of models and data sets, by ours."""
+    kinds = {"models": CONFIG.models, "datasets": CONFIG.datasets}
+    names = {
+        kind: {name: entry.reported for name, entry in entries.items() if entry.reported}
+        for kind, entries in kinds.items()
+    }
+    return json.dumps(names)
+
+
+def table_files():
+    """All tables, without their extensions."""
+    return [f"results/tables/{name}" for name in (["table1"] if STUDY else []) + TABLES + ["costs"]]
+
 
 rule table:
     """IN: per-record results of what is compared. OUT: a table as CSV, Markdown, LaTeX and HTML."""
@@ -28,9 +122,9 @@ rule table:
         methods=table_field("methods"),
         labels=labels,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.stages.results:tables"),
+        code=code_digest("jeep.stages.results:table"),
     shell:
-        "python -m jeep tables --records {input:q} --artifact {wildcards.artifact}"
+        "python -m jeep table --records {input:q} --artifact {wildcards.artifact}"
         " --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
@@ -47,14 +141,14 @@ rule series:
     benchmark:
         "results/benchmarks/series/{figure}.tsv"
     wildcard_constraints:
-        figure=alternatives(SERIES),
+        figure=alternatives(PLAN.series),
     conda:
         "../envs/jeep.yaml"
     params:
         models=series_field("models"),
         datasets=series_field("datasets"),
         methods=series_field("methods"),
-        variants=series_values,
+        variants=series_variants,
         labels=labels,
         edits=EXPERIMENT.edits,
         code=code_digest("jeep.stages.results:series"),
@@ -69,12 +163,8 @@ rule case_study:
     input:
         model=study_path("results/models/{model}"),
         facts=study_path("results/facts/{model}/{dataset}.jsonl"),
-        records=study_files(
-            "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
-        ),
-        deltas=study_files(
-            "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
-        ),
+        records=study_files("results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"),
+        deltas=study_files("results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"),
     output:
         csv="results/tables/table1.csv",
         markdown="results/tables/table1.md",
@@ -109,8 +199,8 @@ rule case_study:
 rule costs:
     """IN: the benchmark files of edits. OUT: seconds per edit and peak memory of every method."""
     input:
-        benchmarks=[path for _, path in cost_jobs()],
-        reported="config/reported.csv",
+        benchmarks=[path for _, path in COST_JOBS],
+        reported=REPORTED,
     output:
         csv="results/tables/costs.csv",
         markdown="results/tables/costs.md",
@@ -127,7 +217,7 @@ rule costs:
     conda:
         "../envs/jeep.yaml"
     params:
-        jobs=json.dumps([run for run, _ in cost_jobs()], separators=(",", ":")),
+        jobs=json.dumps([run for run, _ in COST_JOBS], separators=(",", ":")),
         edits=EXPERIMENT.edits,
         names=reported_names(),
         labels=labels,

@@ -1,18 +1,112 @@
 """The search for the small models' hyper-parameters, on development facts."""
 
+REGION_SEARCHES = CONFIG.tuning.regions if CONFIG.tuning else {}
+SEARCHED = CONFIG.tuning.datasets if CONFIG.tuning else {}
 
-use rule covariance as tuning_covariance with:
-    output:
-        "results/tuning/{model}/covariance.safetensors",
-    log:
-        "logs/tuning_covariance/{model}.log",
-    benchmark:
-        "results/benchmarks/tuning_covariance/{model}.tsv"
-    params:
-        options=statistics_options,
-        places=tuning_places,
-        seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages.prepare:covariance"),
+
+def searched_sets(wildcards):
+    """The data sets that are searched together: all for a hyper-network, which is trained once, else one."""
+    return wildcards.searched.split("+")
+
+
+def searched_editor(wildcards):
+    """The editor of a search over the space; of a search that moves a region, which has none, the configured one."""
+    if wildcards.get("setting"):
+        return PLAN.editor(wildcards.method, wildcards.model, searched_sets(wildcards)[0])
+    return PLAN.first_editor(wildcards.model, wildcards.method)
+
+
+def search_options(wildcards):
+    own = CONFIG.models[wildcards.model].dtype
+    return run_options(wildcards.model, searched_editor(wildcards).precision(own))
+
+
+def search_prefixes(wildcards):
+    return prefix_file(wildcards.model, CONFIG.seeds[0], searched_editor(wildcards))
+
+
+def search_metrics(wildcards):
+    return [CONFIG.datasets[name].metrics for name in searched_sets(wildcards)]
+
+
+def search_covariance(wildcards):
+    """Of every layer that is tried, and of those in use where a region is moved."""
+    if not wildcards.get("setting"):
+        return covariance_files(wildcards.model, PLAN.searched_places(wildcards.model, wildcards.method))
+    places = {*PLAN.moved_places(wildcards.model), *searched_editor(wildcards).covariances}
+    return covariance_files(wildcards.model, sorted(places))
+
+
+def search_training_facts(wildcards):
+    """Facts for the method's hyper-network, where it has one."""
+    return training_facts(wildcards) if searched_editor(wildcards).trained else []
+
+
+def search_training_option(wildcards, input):
+    return f"{options('training', input.training)} {training_limit(wildcards)}" if input.training else ""
+
+
+def search_settings(wildcards):
+    """What the search space leaves out: the method's general settings, none that an earlier search chose."""
+    return json.dumps(CONFIG.general_settings(wildcards.method))
+
+
+def search_space(wildcards):
+    return json.dumps(CONFIG.tuning.space[wildcards.model][wildcards.method])
+
+
+def search_protocol(wildcards):
+    return CONFIG.tuning.protocol.model_dump_json()
+
+
+def development_facts(wildcards):
+    return facts_of(wildcards.model, [SEARCHED[name] for name in searched_sets(wildcards)])
+
+
+def tuning_files():
+    """The search of every model, method and data set."""
+    return [f"results/tuning/{model}/{sets}/{method}.jsonl" for model, sets, method in PLAN.searched()]
+
+
+def region_settings(wildcards):
+    return searched_editor(wildcards).model_dump_json(exclude_none=True)
+
+
+def configured_layers(wildcards):
+    """Where the method's regions are, by their settings."""
+    search = REGION_SEARCHES[wildcards.model]
+    settings = PLAN.editor(search.method, wildcards.model, search.dataset).model_dump()
+    return json.dumps({setting: settings[setting.removesuffix(".layers")]["layers"] for setting in search.layers})
+
+
+def region_space(wildcards):
+    """The layers tried for one region, the configured ones among them, and nothing else."""
+    configured = json.loads(configured_layers(wildcards))[wildcards.setting]
+    others = REGION_SEARCHES[wildcards.model].layers[wildcards.setting]
+    return json.dumps({wildcards.setting: [configured, *(layers for layers in others if layers != configured)]})
+
+
+def region_protocol(wildcards):
+    """Every place, in one round."""
+    search = REGION_SEARCHES[wildcards.model]
+    places = 1 + len(search.layers[wildcards.setting])
+    return json.dumps({"facts": search.facts, "draws": places, "variants": places, "finalists": 0})
+
+
+def region_searches(wildcards):
+    search = REGION_SEARCHES[wildcards.model]
+    folder = f"results/tuning/{wildcards.model}/{search.dataset}"
+    return [f"{folder}/{search.method}-{setting}.jsonl" for setting in search.layers]
+
+
+def placement_title(wildcards):
+    search = REGION_SEARCHES[wildcards.model]
+    what = f"{search.facts} development facts of {label_of('datasets', search.dataset)}"
+    return f"{label_of('methods', search.method)}, one region moved: {label_of('models', wildcards.model)}, {what}"
+
+
+def placement_figures():
+    return [f"results/figures/placement-{model}.pdf" for model in REGION_SEARCHES]
 
 
 rule search:
@@ -21,7 +115,7 @@ rule search:
         model="results/models/{model}",
         facts=development_facts,
         prefixes=search_prefixes,
-        covariance="results/tuning/{model}/covariance.safetensors",
+        covariance=search_covariance,
         training=search_training_facts,
     output:
         "results/tuning/{model}/{searched}/{method}.jsonl",
@@ -43,13 +137,14 @@ rule search:
         settings=search_settings,
         space=search_space,
         protocol=search_protocol,
+        covariance=covariance_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
-        code=search_code,
+        code=method_code("edit:search"),
     shell:
-        "python -m jeep tune --model {input.model:q} {params.options} --datasets {params.datasets:q}"
+        "python -m jeep search --model {input.model:q} {params.options} --datasets {params.datasets:q}"
         " --facts {input.facts:q} --metrics {params.metrics} --prefixes {input.prefixes:q}"
-        " --covariance {input.covariance:q} {params.training} --editor {params.editor} --settings {params.settings:q}"
+        " {params.covariance} {params.training} --editor {params.editor} --settings {params.settings:q}"
         " --space {params.space:q} --protocol {params.protocol:q} --seed {params.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -91,9 +186,10 @@ use rule search as region_search with:
         settings=region_settings,
         space=region_space,
         protocol=region_protocol,
+        covariance=covariance_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
-        code=search_code,
+        code=method_code("edit:search"),
 
 
 rule placement_figure:

@@ -14,7 +14,7 @@ import torch
 from project import LATER, environment, jobs, snakemake, write_config
 
 from jeep.__main__ import main
-from jeep.common.storage import read_jsonl
+from jeep.common.storage import read_jsonl, read_tensors
 from jeep.launcher import targets_first
 
 PROBE = {
@@ -55,6 +55,31 @@ def test_targets_may_stand_behind_resources():
     assert targets_first("all --cores 8".split()) == "all --cores 8".split()
 
 
+@pytest.mark.parametrize(
+    ("typed", "understood"),
+    [
+        ("--configfile a.yaml all", "all --configfile a.yaml"),
+        ("--configfile a.yaml b.json results/x.csv -n", "results/x.csv --configfile a.yaml b.json -n"),
+        ("--set-threads edit=4 all", "all --set-threads edit=4"),
+        ("--set-resources edit:mem_mb=1 all", "all --set-resources edit:mem_mb=1"),
+        ("--default-resources mem_mb=1 all", "all --default-resources mem_mb=1"),
+        ("--config a=1 b={c: 2} all", "all --config a=1 b={c: 2}"),
+        ("-C a=1 all tune", "all tune -C a=1"),
+        ("--rerun-triggers mtime all", "all --rerun-triggers mtime"),
+        ("--groups edit=g all", "all --groups edit=g"),
+        ("--forcerun edit all", "--forcerun edit all"),  # both are names of rules: Snakemake's to decide
+        ("-q all", "-q all"),  # one of its levels
+        ("--configfile a.yaml -- all", "--configfile a.yaml -- all"),
+        ("--configfile=a.yaml all", "--configfile=a.yaml all"),
+    ],
+)
+def test_targets_may_stand_behind_any_list(typed, understood):
+    def words(line):
+        return line.replace("{c: 2}", "{c:2}").split()
+
+    assert targets_first(words(typed)) == words(understood)
+
+
 def test_run_again_it_does_nothing(done):
     assert "Nothing to be done" in snakemake(done, "all")[1]
 
@@ -75,6 +100,63 @@ def test_a_methods_settings_repeat_that_method_only(done):
         assert after == {"targets": 2, "edit": 2, "evaluate": 2} | LATER
     finally:
         write_config(done)
+
+
+def stamps(folder, pattern):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob(pattern)}
+
+
+def test_a_new_layer_repeats_its_own_method_and_collects_that_layer_only(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    write_config(folder, lambda c: c["methods"]["memit"]["settings"]["region"].update(layers=[0, 1]))
+    after = jobs(snakemake(folder, "-n", "all")[1])
+    assert after == {"covariance_tiny": 1, "targets": 2, "edit": 2, "evaluate": 2} | LATER
+    before, edits = stamps(folder, "*.mlp.safetensors"), stamps(folder, "jeep/seed0/*.safetensors")
+    snakemake(folder, "all")
+    assert stamps(folder, "jeep/seed0/*.safetensors") == edits
+    after = stamps(folder, "*.mlp.safetensors")
+    assert {path.name for path in after.keys() - before.keys()} == {"1.mlp.safetensors"}
+    assert {path: after[path] for path in before} == before
+    assert "Nothing to be done" in snakemake(folder, "all")[1]
+    write_config(folder, lambda c: c["statistics"]["default"].update(tokens=3000))
+    again = jobs(snakemake(folder, "-n", "all")[1])
+    assert again["edit"] == 6, "another sample of text is another covariance, of every edit"
+
+
+def test_shards_of_the_text_give_the_same_covariances(fresh, done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    write_config(folder, lambda c: c["statistics"]["default"].update(shards=3))
+    files = [f"results/covariance/tiny/{layer}.mlp.safetensors" for layer in (0, 2)]
+    snakemake(folder, *files)
+    for path in (done / "results/covariance/tiny").glob("*.safetensors"):
+        ((name, whole),) = read_tensors(path)[0].items()
+        torch.testing.assert_close(read_tensors(folder / path.relative_to(done))[0][name], whole)
+    assert not list(folder.rglob("parts/*.safetensors"))
+
+
+def test_more_edits_optimise_the_new_target_vectors_only(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    write_config(folder, lambda c: c["experiment"].update(edits=10))
+    _, output = snakemake(folder, "results/deltas/tiny/cities/memit/seed0/10.safetensors")
+    assert jobs(output) == {"facts": 1, "targets": 2, "edit": 1}
+    logs = [path.read_text() for path in sorted(folder.glob("logs/targets/tiny/cities/memit/seed0/*.log"))]
+    assert all("60%" in log and "5/5" in log for log in logs), "three of five were there"
+
+
+def test_a_message_repeats_nothing_and_a_template_the_report_alone(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    source = folder / "jeep/writing/solve.py"
+    text = source.read_text()
+    assert "is not positive definite: " in text
+    source.write_text(text.replace("is not positive definite: ", "cannot be inverted: "))
+    assert "Nothing to be done" in snakemake(folder, "-n", "all")[1]
+    template = folder / "jeep/report/report.md.jinja"
+    template.write_text(template.read_text() + "\nThe end.\n")
+    assert jobs(snakemake(folder, "-n", "all")[1]) == {"report": 1, "all": 1}
 
 
 def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):

@@ -1,4 +1,4 @@
-"""Digests of the code a job runs, so that Snakemake repeats a job when its code changes and not when a comment does."""
+"""Digests of the code that a job runs: it is repeated when its code changes, not when a comment or a message does."""
 
 import ast
 import hashlib
@@ -14,7 +14,8 @@ def code_digest(*entries: str) -> str:
     """Digest of the syntax trees of modules of this package and of all modules of it that they import.
 
     An entry is a module ("jeep.vectors.targets") or a function of one ("jeep.stages.edit:targets"), which stands for
-    itself, without its decorators, and what it imports. Comments, formatting and docstrings change nothing.
+    itself, without its decorators, and what it imports. Comments, formatting, docstrings, annotations and the words of
+    errors, logs and progress bars change nothing.
     """
     digest = hashlib.sha256()
     seen: set[str] = set()
@@ -41,7 +42,7 @@ def _path(module: str) -> Path | None:
 
 @cache
 def _tree(entry: str) -> ast.AST:
-    """The syntax tree of an entry, without docstrings."""
+    """The syntax tree of an entry, without what only people read."""
     module, _, function = entry.partition(":")
     path = _path(module)
     if path is None:
@@ -50,16 +51,44 @@ def _tree(entry: str) -> ast.AST:
     if function:
         tree = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
         tree.decorator_list = []
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]
-    return tree
+    return _Silent().visit(tree)
 
 
-def _is_text(line: ast.AST) -> bool:
-    """A docstring, of a module, a function or a field."""
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+class _Silent(ast.NodeTransformer):
+    """Takes out what only people read: docstrings, annotations of functions, the words of errors, logs and progress."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """A line that is a string, or a call of the log."""
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return None if _called(node.value).startswith("logging.") else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """The kind of an error counts, its words do not."""
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """A progress bar is its iterable."""
+        if _called(node) == "tqdm":
+            node.keywords = []
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Without its type, which checkers and help texts are made of."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Without the type of what it returns."""
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def _called(node: ast.AST) -> str:
+    """What a call calls, such as logging.info; nothing for what is no call."""
+    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 
 
 @cache

@@ -26,6 +26,10 @@ Metrics = Literal["counterfact", "zsre"]
 """How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 
 
+UNEDITED = "none"
+"""The method that edits nothing: the model as it is."""
+
+
 class Strict(BaseModel):
     """Frozen, and closed to unknown keys."""
 

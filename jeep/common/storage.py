@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jeep.common.errors import UserError
 
@@ -76,30 +77,36 @@ def write_tensors(path: Path | str, tensors: dict, provenance: dict | None = Non
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
 
 
-def read_tensors(path: Path | str) -> tuple[dict, dict]:
-    """Read what `write_tensors` wrote: the tensors (on the CPU) and the provenance."""
-    from safetensors import safe_open
+def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `write_tensors` wrote: the tensors (on the CPU) and the provenance.
+
+    Raises UserError where the file is missing or broken.
+    """
+    with _opened(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _provenance(file)  # noqa: SIM118 (not a dict)
+
+
+def read_provenance(path: Path | str) -> dict[str, Any]:
+    """The provenance of a file of tensors, without them."""
+    with _opened(path, "numpy") as file:
+        return _provenance(file)
+
+
+@contextmanager
+def _opened(path: Path | str, framework: str) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
+        with safe_open(str(path), framework=framework) as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # safetensors raises its own type, which it does not export
+    except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
-    return tensors, provenance
 
 
-def write_covariances(path: Path | str, covariances: dict[tuple[int, str], object], provenance: dict) -> None:
-    """Write covariances by layer and place; the tensors are named like `9.mlp`."""
-    write_tensors(path, {f"{layer}.{place}": matrix for (layer, place), matrix in covariances.items()}, provenance)
-
-
-def read_covariances(path: Path | str) -> dict[tuple[int, str], object]:
-    """Read what `write_covariances` wrote."""
-    named = {name.partition("."): matrix for name, matrix in read_tensors(path)[0].items()}
-    return {(int(layer), place): matrix for (layer, _, place), matrix in named.items()}
+def _provenance(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get("provenance", "{}"))
 
 
 def sha256(path: Path | str) -> str:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from jeep.common.errors import UserError, complaint
-from jeep.common.settings import Strict
+from jeep.common.settings import UNEDITED, Strict
 from jeep.config.schema import (
     Corpus,
     Dataset,
@@ -30,13 +30,17 @@ from jeep.config.schema import (
 from jeep.editors import EDITORS, Editor, load_editor
 
 Entry = TypeVar("Entry")
-UNEDITED = "none"
-"""The method that edits nothing: the model as it is."""
 
 
 class Config(Strict):
     """The whole configuration of a run."""
 
+    extends: Path | None = None
+    """A configuration that this one starts from, as seen from where the command runs. What has a name (models, data
+    sets, methods, ...) is merged by name; of `experiment`, `probe` and `tuning` nothing is taken over where this file
+    has one of them."""
+    workdir: Path | None = None
+    """Folder of this configuration's `results` and `logs`; where the command runs, where absent."""
     seeds: Annotated[list[int], Field(min_length=1)]
     """Each seed samples its own prefixes."""
     token_budget: PositiveInt
@@ -180,16 +184,53 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+RUN_PARTS = {"experiment", "probe", "tuning"}
+"""What says what is run."""
+
+
+def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with what it extends merged in. Raises UserError where that is no file of settings."""
+    seen: list[str] = []
+    chain = [dict(raw)]
+    while (base := chain[-1].get("extends")) is not None:
+        if str(base) in seen:
+            raise UserError(f"extends: {base} extends itself")
+        seen.append(str(base))
+        chain.append(_read(base))
+    result = chain.pop()
+    for over in reversed(chain):
+        inherited = {key: value for key, value in result.items() if not (key in RUN_PARTS and RUN_PARTS & over.keys())}
+        result = merge(inherited, over)
+    return result
+
+
+def _from_here(value: Any) -> Any:
+    """The same with relative paths of sources made absolute: another working directory leaves them where they are."""
+    if isinstance(value, list):
+        return [_from_here(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _from_here(item) for key, item in value.items()}
+    if found.get("kind") == "path" and isinstance(found.get("path"), str):
+        found["path"] = str(Path(found["path"]).absolute())
+    return found
+
+
 def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     """Validate a configuration. Raises UserError with the first thing that is wrong with it, in one line."""
+    whole = expand(raw)
     try:
-        return Config.model_validate(dict(raw))
+        return Config.model_validate(_from_here(whole) if whole.get("workdir") else whole)
     except ValidationError as error:
         raise UserError(f"{where}: {complaint(error)}") from None
 
 
 def load_config(path: Path | str) -> Config:
     """Read and validate a YAML configuration file."""
+    return parse_config(_read(path), str(path))
+
+
+def _read(path: Path | str) -> Mapping[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -198,4 +239,4 @@ def load_config(path: Path | str) -> Config:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: expected a mapping of settings")
-    return parse_config(raw, str(path))
+    return raw

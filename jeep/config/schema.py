@@ -82,6 +82,8 @@ class Statistics(Strict):
     """Longest sequence, a longer article being cut; as many tokens as the model has positions where absent."""
     dtype: Dtype | None = None
     """Precision of the forward pass; the model's where absent. Sums are float64 in any case."""
+    shards: PositiveInt = 1
+    """Jobs that the pass over the text is split into; no result depends on it but by rounding."""
 
 
 class Training(Strict):

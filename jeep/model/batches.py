@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -31,9 +32,16 @@ def chunks(lengths: Sequence[int], budget: int, order: Sequence[int] | None = No
     return batches
 
 
+@dataclass
+class Budget:
+    """Tokens of a batch at most; lowered where memory runs out, for all that share it, and never raised."""
+
+    tokens: int
+
+
 def in_batches(
     lengths: Sequence[int],
-    budget: int,
+    budget: int | Budget,
     run: Callable[[list[int]], Result],
     order: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
@@ -42,7 +50,8 @@ def in_batches(
     When a batch does not fit into memory, the budget is halved (the log says so) until it does, for it and for all
     that follow. Raises UserError when a single sequence does not fit.
     """
-    todo = chunks(lengths, budget, order)
+    budget = budget if isinstance(budget, Budget) else Budget(budget)
+    todo = chunks(lengths, budget.tokens, order)
     while todo:
         batch = todo.pop(0)
         try:
@@ -58,10 +67,10 @@ def in_batches(
             continue
         # Outside the handler: the exception held the tensors of the failed batch.
         clear_device_cache(garbage_collection=True)
-        budget = tokens // 2
-        logging.warning("out of memory: the token budget is lowered to %d", budget)
+        budget.tokens = tokens // 2
+        logging.warning("out of memory: the token budget is lowered to %d", budget.tokens)
         left = [*batch, *(index for other in todo for index in other)]
-        parts = chunks([lengths[index] for index in left], budget, order and [order[index] for index in left])
+        parts = chunks([lengths[index] for index in left], budget.tokens, order and [order[index] for index in left])
         todo = [[left[n] for n in part] for part in parts]
 
 

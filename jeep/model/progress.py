@@ -25,16 +25,18 @@ def bit_sum(tensor: Tensor) -> int:
 
 
 SECONDS = 60.0
-"""Between two checkpoints."""
+"""Between two checkpoints, at least."""
+SHARE = 0.05
+"""Of the time that checkpoints take, at most."""
 
 
 class Progress:
-    """One checkpoint file, written again every minute."""
+    """One checkpoint file, written again every minute, or less often where writing takes long."""
 
     def __init__(self, path: Path | None, fingerprint: str):
         """Without a path nothing is kept. A checkpoint with another fingerprint is not used."""
         self.path, self.fingerprint = path, fingerprint
-        self.last = time.monotonic()
+        self.last, self.pause = time.monotonic(), SECONDS
 
     def load(self) -> tuple[int, dict[str, Tensor]]:
         """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint."""
@@ -44,10 +46,12 @@ class Progress:
         return (provenance["done"], tensors) if provenance["fingerprint"] == self.fingerprint else (0, {})
 
     def save(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
-        """Keep what `tensors` returns, unless the last checkpoint is younger than SECONDS."""
-        if self.path is not None and time.monotonic() - self.last >= SECONDS:
+        """Keep what `tensors` returns, unless the last checkpoint is too young."""
+        started = time.monotonic()
+        if self.path is not None and started - self.last >= self.pause:
             write_tensors(self.path, tensors(), {"done": done, "fingerprint": self.fingerprint})
             self.last = time.monotonic()
+            self.pause = max(SECONDS, (self.last - started) / SHARE)
 
     def end(self) -> None:
         """Remove the checkpoint; the result is there."""

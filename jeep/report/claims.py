@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
+from jeep.common.settings import UNEDITED
 from jeep.common.storage import atomic
 from jeep.measure.metrics import METRICS
 from jeep.report.intervals import Interval, resampled, score, values_of
 from jeep.report.probe_claims import contrast_claims, word_claims
-from jeep.report.tables import UNEDITED, chosen
+from jeep.report.tables import chosen
 from jeep.report.texts import write_texts
 
 _KEYS = ["claim", "dataset", "model", "one", "other", "statistic"]
@@ -42,7 +44,7 @@ def _difference(part: pd.DataFrame, one: str, other: str, seed: int) -> Interval
     return resampled(values, lambda means: score(means[0]) - score(means[1]), seed)
 
 
-def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], seed: int) -> list[dict]:
+def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[Sequence[str]], seed: int) -> list[dict]:
     """`one` has a greater Score than `other`, on every model and data set where both ran."""
     return [
         _row(claim, where, one, other, "Score, paired", _difference(part, one, other, seed))
@@ -52,23 +54,24 @@ def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[tuple[str, str]], 
     ]
 
 
-def _curve(results: pd.DataFrame, seed: int) -> list[dict]:
+def _curve(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[dict]:
     """Figure 4: JEEP's lead over MEMIT grows with the number of edits; it is near the best at every number."""
+    jeep, memit = roles["jeep"], roles["memit"]
     rows = []
     for where, part, methods in _where(results):
         counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
-        if {"jeep", "memit"} <= methods and len(counts) > 1:
-            values = values_of(part, [(name, count) for name in ("jeep", "memit") for count in counts])
+        if {jeep, memit} <= methods and len(counts) > 1:
+            values = values_of(part, [(name, count) for name in (jeep, memit) for count in counts])
             growth = resampled(values, lambda means, counts=counts: _growth(means, counts), seed)
             statistic = f"points of lead for each factor e of edits, {counts[0]} to {counts[-1]}"
-            rows.append(_row("Figure 4: JEEP's lead over MEMIT grows", where, "jeep", "memit", statistic, growth))
-        others = sorted(methods - {"jeep", UNEDITED})
-        for count in counts if "jeep" in methods and others else ():
-            values = values_of(part, [(name, count) for name in ("jeep", *others)])
+            rows.append(_row("Figure 4: JEEP's lead over MEMIT grows", where, jeep, memit, statistic, growth))
+        others = sorted(methods - {jeep, UNEDITED})
+        for count in counts if jeep in methods and others else ():
+            values = values_of(part, [(name, count) for name in (jeep, *others)])
             near = resampled(values, lambda means: score(means[0]) - score(means[1:]).max(0) + MARGIN, seed)
             claim = f"Figure 4: JEEP is within {MARGIN:g} points of the best"
             statistic = f"Score, paired, {count} edits, plus {MARGIN:g}"
-            rows.append(_row(claim, where, "jeep", "best other", statistic, near))
+            rows.append(_row(claim, where, jeep, "best other", statistic, near))
     return rows
 
 
@@ -110,6 +113,7 @@ def find_claims(
     records: Sequence[Path],
     edits: int | None,
     grids: Mapping[str, Grid],
+    roles: Mapping[str, Any],
     sweep: Mapping[str, float],
     contrasts: Mapping[str, Path],
     words: Mapping[str, Path],
@@ -119,21 +123,22 @@ def find_claims(
 
     Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
     (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`) compare, `sweep` the value of each of its
-    methods, `contrasts` and `words` what the probes of each model found. A method named jeep is the paper's.
+    methods, `contrasts` and `words` what the probes of each model found. `roles` names what the claims are about: the
+    methods `jeep` and `memit` (or None), and `low_high`, pairs of variants with one region alone.
     """
     rows: list[dict] = []
+    jeep = roles["jeep"]
     if "main" in grids:
-        others = [("jeep", name) for name in grids["main"]["method"] if name not in ("jeep", UNEDITED)]
+        others = [(jeep, name) for name in grids["main"]["method"] if name not in (jeep, UNEDITED)]
         results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
-        others = [("jeep", name) for name in grids["ablations"]["method"] if name != "jeep"]
+        others = [(jeep, name) for name in grids["ablations"]["method"] if name != jeep]
         rows += _pairs(results, "Table 4: JEEP has a greater Score than its variant", others, seed)
-        low_high = [("wo_high_delta_and_step3", "wo_low_delta_and_step2"), ("wo_step3", "wo_step2")]
-        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", low_high, seed)
+        rows += _pairs(results, "Table 4: the low region alone beats the high one alone", roles["low_high"], seed)
     if "curve" in grids:
-        rows += _curve(chosen(records, grids["curve"]), seed)
+        rows += _curve(chosen(records, grids["curve"]), roles, seed)
     if "sweep" in grids:
         rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
     for find, files in ((contrast_claims, contrasts), (word_claims, words)):

@@ -13,7 +13,7 @@ import pandas as pd
 from jeep.common.storage import atomic
 
 _PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
-_TEMPLATE = Path(__file__).with_name("report.md.jinja")
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
 def write_report(
@@ -23,17 +23,18 @@ def write_report(
     figures: Sequence[Path],
     claims: Path,
     out: Path,
+    template: Path | None = None,
 ) -> None:
     """Render the template: what was run and with what, which claims hold, tables, figures by relative links.
 
     `about` holds the run's title, edits, seeds, presets and the sources of its models and data; `facts` are the
-    edited facts, whose digests are given.
+    edited facts, whose digests are given. The template is the package's own where there is none.
     """
-    template = jinja2.Environment(
+    layout = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    ).from_string((template or TEMPLATE).read_text(encoding="utf-8"))
     found = pd.read_csv(claims, keep_default_na=False)
-    text = template.render(
+    text = layout.render(
         about=about,
         digests={"/".join(path.with_suffix("").parts[-2:]): _digest(path) for path in facts},
         versions={name: version(name) for name in _PACKAGES},

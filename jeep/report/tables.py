@@ -6,14 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from jeep.common.errors import UserError
+from jeep.common.settings import UNEDITED
 from jeep.common.storage import atomic
-from jeep.measure.metrics import summarize
+from jeep.measure.metrics import METRICS, summarize
 from jeep.report.texts import write_texts
 
 RUN = ["dataset", "model", "method"]
 COLUMNS = ["artifact", "dataset", "model", "method", "metric", "value", "ci95", "sd_seeds"]
-METRICS = ["Score", "ES", "GS", "LS"]
-UNEDITED = "none"
 Labels = Mapping[str, Mapping[str, str]]
 
 
@@ -98,7 +97,7 @@ def _layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = 
         keys = ["model", "method", *by]
         wide = block.pivot(index=keys, columns="metric", values="cell")
         order = block[keys].drop_duplicates().apply(tuple, axis=1)
-        wide = wide.loc[list(order), [metric for metric in METRICS if metric in wide]]
+        wide = wide.loc[list(order), [metric for metric in ("Score", *METRICS) if metric in wide]]
         names = [
             (label(labels, "models", model), label(labels, "methods", method), *rest) for model, method, *rest in order
         ]

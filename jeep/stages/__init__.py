@@ -1,11 +1,17 @@
-"""The stages of the pipeline, each a sub-command: what prepares, what edits and measures, what probes, what shows."""
+"""The stages of the pipeline: what prepares, what edits and measures, what probes, what shows.
+
+Each is a function to be called and a sub-command of `jeep`; a rule of the pipeline and the stage it runs have one name.
+It may import everything below.
+"""
+
+from collections.abc import Callable
+from inspect import isfunction
 
 from jeep.stages import edit, prepare, probe, results
-from jeep.stages.options import Stage
 
-STAGES: list[Stage] = [
+STAGES: list[Callable[..., None]] = [
     function
     for module in (prepare, edit, probe, results)
     for function in vars(module).values()
-    if hasattr(function, "options")
+    if isfunction(function) and function.__module__ == module.__name__
 ]

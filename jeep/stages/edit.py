@@ -1,218 +1,269 @@
 """Stages that edit and measure: target vectors, changes, checkpoints, evaluation, the search for settings.
 
-Each is a thin function from files to files, with the options of its command. It imports what it needs inside, so that
-its code digest covers its own modules and no others.
+Each is a thin function from files to files. It imports what it needs inside, so that its code digest covers its own
+modules and no others, and the command line starts at once.
 """
 
-import argparse
-import json
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from jeep.stages.options import CSV, EDITOR, EDITS, FACTS, LIMIT, METRICS, OUT, PREFIXES, SEED, SETTINGS, SHARD, stage
+from cyclopts import Parameter
 
-
-@stage(
-    checkpoint=True,
-    facts=FACTS,
-    prefixes=PREFIXES,
-    limit=LIMIT,
-    spec={"type": json.loads, "help": "sites and optimization of the editor, as JSON"},
-    shard=SHARD,
-    compile={"action": argparse.BooleanOptionalAction, "default": False, "help": "through torch.compile"},
-    out=OUT,
+from jeep.common.settings import Metrics
+from jeep.stages.options import (
+    Checkpoint,
+    Counts,
+    Covariances,
+    Csv,
+    EditorName,
+    Facts,
+    Files,
+    Json,
+    Limit,
+    Many,
+    Measure,
+    Out,
+    Prefixes,
+    Seed,
+    Settings,
+    Shard,
+    Words,
 )
-def targets(args: argparse.Namespace) -> None:
-    """Optimise the target vectors of one shard of the facts."""
+
+
+def targets(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    prefixes: Prefixes,
+    limit: Limit = None,
+    shard: Shard = (0, 1),
+    spec: Json,
+    compile: bool = False,
+    out: Out,
+) -> None:
+    """Optimise the target vectors of one shard of the facts; those that are in the file already are kept.
+
+    Args:
+        spec: sites and optimization of the editor, as JSON
+        compile: through torch.compile
+    """
     from jeep.common.settings import TargetSpec
     from jeep.common.storage import read_json
     from jeep.data.facts import load_facts
-    from jeep.model.editable import load_model
     from jeep.vectors.files import optimize_shard
 
-    shard, shards = args.shard
-    model = load_model(args.model, args.dtype, args.device, compiled=args.compile)
+    first, shards = shard
     optimize_shard(
-        model,
-        load_facts(args.facts)[: args.limit][shard::shards],
-        read_json(args.prefixes),
-        TargetSpec.model_validate(args.spec),
-        args.token_budget,
-        args.out,
+        checkpoint.load(compiled=compile),
+        load_facts(facts)[:limit][first::shards],
+        read_json(prefixes),
+        TargetSpec.model_validate(spec),
+        checkpoint.token_budget,
+        out,
     )
 
 
-@stage(
-    checkpoint=True,
-    facts=FACTS,
-    prefixes=PREFIXES,
-    targets={"nargs": "*", "default": (), "help": "all shards of the target vectors"},
-    covariance={"default": None, "help": "covariances of the edited layers"},
-    hypernetwork={"default": None, "help": "the editor's trained hyper-network"},
-    editor=EDITOR,
-    settings=SETTINGS,
-    edits=EDITS,
-    solver={"type": str, "default": None, "help": "device of the normal equations (default: the model's)"},
-    out=OUT,
-)
-def edit(args: argparse.Namespace) -> None:
-    """Write the first facts into the model with an editor; save the change of each parameter."""
+def edit(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    prefixes: Prefixes,
+    targets: Files = (),
+    covariance: Covariances = (),
+    hypernetwork: Path | None = None,
+    editor: EditorName,
+    settings: Settings,
+    edits: Limit = None,
+    solver: str | None = None,
+    out: Out,
+) -> None:
+    """Write the first facts into the model with an editor; save the change of each parameter.
+
+    Args:
+        targets: all shards of the target vectors
+        covariance: of every layer that is edited
+        hypernetwork: the editor's trained hyper-network
+        solver: device of the normal equations (default: the model's)
+    """
     import torch
 
-    from jeep.common.storage import read_covariances, read_json, read_tensors, write_tensors
+    from jeep.common.storage import read_json, read_tensors, write_tensors
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.model.editable import load_model
     from jeep.vectors.files import read_targets
     from jeep.vectors.task import Task
+    from jeep.writing.covariance import read_covariances
 
-    editor = load_editor(args.editor, args.settings)
-    chosen = load_facts(args.facts)[: args.edits]
-    vectors = read_targets(args.targets)
-    unusable = [fact.case_id for fact in chosen if editor.target_spec and fact.case_id not in vectors]
+    method, model = load_editor(editor, settings), checkpoint.load()
+    chosen = load_facts(facts)[:edits]
+    vectors = read_targets(targets)
+    unusable = [fact.case_id for fact in chosen if method.target_spec and fact.case_id not in vectors]
     chosen = [fact for fact in chosen if fact.case_id not in unusable]
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
-    network = read_tensors(args.hypernetwork)[0] if args.hypernetwork else {}
+    network = read_tensors(hypernetwork)[0] if hypernetwork else {}
     network.pop("losses", None)  # for the figure of the training
     task = Task(
         chosen,
-        read_json(args.prefixes),
-        args.token_budget,
-        [vectors[fact.case_id] for fact in chosen] if editor.target_spec else [],
-        read_covariances(args.covariance) if args.covariance else {},
+        read_json(prefixes),
+        checkpoint.token_budget,
+        [vectors[fact.case_id] for fact in chosen] if method.target_spec else [],
+        read_covariances(covariance, model),
         network,
-        checkpoint=args.out.with_name(f".{args.out.stem}.checkpoint.safetensors"),
-        solver=torch.device(args.solver) if args.solver else None,
+        checkpoint=out.with_name(f".{out.stem}.checkpoint.safetensors"),
+        solver=torch.device(solver) if solver else None,
     )
-    deltas = editor.edit(load_model(args.model, args.dtype, args.device), task)
+    deltas = method.edit(model, task)
     provenance = {
-        "editor": args.editor,
-        "settings": args.settings,
+        "editor": editor,
+        "settings": settings,
         "edits": len(chosen),
         "left_out": unusable,
         "trace": task.trace,
     }
-    write_tensors(args.out, deltas, provenance)
+    write_tensors(out, deltas, provenance)
 
 
-@stage(checkpoint=True, deltas={"help": "the edit to apply"}, out=OUT)
-def apply(args: argparse.Namespace) -> None:
-    """Add an edit's changes to a checkpoint and save it as an ordinary Hugging Face folder."""
+def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
+    """Add an edit's changes to a checkpoint and save it as an ordinary Hugging Face folder.
+
+    Args:
+        deltas: the edit to apply
+    """
     from jeep.common.storage import atomic, read_tensors
-    from jeep.model.editable import load_model
 
-    model = load_model(args.model, args.dtype, "cpu")
-    model.add_(read_tensors(args.deltas)[0])
-    with atomic(args.out) as folder:
+    model = checkpoint.load("cpu")
+    model.add_(read_tensors(deltas)[0])
+    with atomic(out) as folder:
         model.save(folder)
 
 
-@stage(
-    checkpoint=True,
-    facts=FACTS,
-    metrics=METRICS,
-    deltas={"nargs": "*", "default": (), "help": "edits, each applied alone (default: the unedited model)"},
-    edits={
-        "type": int,
-        "nargs": "+",
-        "default": None,
-        "help": "for each, measure the first N (default: all)",
-    },
-    shard=SHARD,
-    run_columns={"type": json.loads, "default": {}, "help": "columns that name the run, as JSON"},
-    out=OUT,
-)
-def evaluate(args: argparse.Namespace) -> None:
-    """Measure efficacy, generalization and locality after each of several edits, or without any, on one shard."""
+def evaluate(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    metrics: Measure,
+    deltas: Files = (),
+    edits: Counts = (),
+    shard: Shard = (0, 1),
+    run_columns: Json | None = None,
+    out: Out,
+) -> None:
+    """Measure efficacy, generalization and locality after each of several edits, or without any, on one shard.
+
+    Args:
+        deltas: edits, each applied alone (default: the unedited model)
+        edits: for each, measure the first N (default: all)
+        run_columns: columns that name the run, as JSON
+    """
     import pandas as pd
 
     from jeep.common.errors import UserError
     from jeep.common.storage import atomic, read_tensors
     from jeep.data.facts import load_facts
     from jeep.measure.evaluate import evaluate as measure
-    from jeep.model.editable import load_model
 
-    shard, shards = args.shard
-    model = load_model(args.model, args.dtype, args.device)
-    facts = load_facts(args.facts)
-    counts = args.edits or [len(facts)]
-    if args.deltas and len(args.deltas) != len(counts):
-        raise UserError(f"{len(args.deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
+    model = checkpoint.load()
+    chosen = load_facts(facts)
+    first, shards = shard
+    counts = edits or [len(chosen)]
+    if deltas and len(deltas) != len(counts):
+        raise UserError(f"{len(deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
 
     def measured(count: int) -> pd.DataFrame:
-        return measure(model, facts[:count][shard::shards], args.metrics, args.token_budget)
+        return measure(model, chosen[:count][first::shards], metrics, checkpoint.token_budget)
 
     results = []
-    unedited = None if args.deltas else measured(max(counts))
+    unedited = None if deltas else measured(max(counts))
     for number, count in enumerate(counts):
         if unedited is not None:
-            result = unedited[unedited["case_id"].isin([fact.case_id for fact in facts[:count]])]
+            result = unedited[unedited["case_id"].isin([fact.case_id for fact in chosen[:count]])]
         else:
             logging.info("after %d edits", count)
-            deltas = read_tensors(args.deltas[number])[0]
-            with model.scratch(list(deltas)):
-                model.add_(deltas)
+            changes = read_tensors(deltas[number])[0]
+            with model.scratch(list(changes)):
+                model.add_(changes)
                 result = measured(count)
-        results.append(result.assign(edits=count, **args.run_columns))
-    with atomic(args.out) as temporary:
+        results.append(result.assign(edits=count, **run_columns or {}))
+    with atomic(out) as temporary:
         pd.concat(results).to_parquet(temporary, index=False)
 
 
-@stage(records={"nargs": "+", "help": "per-record results"}, out=OUT)
-def collect(args: argparse.Namespace) -> None:
-    """Gather per-record results of many runs in one table."""
+def collect(*, records: Files, out: Out) -> None:
+    """Gather per-record results of many runs in one table.
+
+    Args:
+        records: per-record results
+    """
     import pandas as pd
 
     from jeep.common.storage import atomic
 
-    with atomic(args.out) as temporary:
-        pd.concat(map(pd.read_parquet, args.records), ignore_index=True).to_parquet(temporary, index=False)
+    with atomic(out) as temporary:
+        pd.concat(map(pd.read_parquet, records), ignore_index=True).to_parquet(temporary, index=False)
 
 
-@stage(
-    checkpoint=True,
-    datasets={"type": str, "nargs": "+", "help": "names of the data sets whose settings are searched together"},
-    facts={"nargs": "+", "help": "development facts of each"},
-    metrics={"type": str, "nargs": "+", "choices": ("counterfact", "zsre"), "help": "how each is measured"},
-    prefixes=PREFIXES,
-    covariance={"help": "covariances of all layers in the search space"},
-    training={"nargs": "*", "default": (), "help": "facts that hyper-networks are trained on"},
-    limit=LIMIT,
-    editor=EDITOR,
-    settings={"type": json.loads, "help": "the settings that the space leaves out, as JSON"},
-    space={"type": json.loads, "help": "values to try for each setting, as JSON"},
-    protocol={"type": json.loads, "help": "facts, draws, variants and finalists, as JSON"},
-    seed=SEED,
-    out=OUT,
-)
-def tune(args: argparse.Namespace) -> None:
-    """Search an editor's settings on development facts, scored by Score; a search that was killed goes on."""
+def search(
+    *,
+    checkpoint: Checkpoint,
+    datasets: Words,
+    facts: Files,
+    metrics: Annotated[Sequence[Metrics], Many, Parameter(help="how each is measured")],
+    prefixes: Prefixes,
+    covariance: Covariances = (),
+    training: Files = (),
+    limit: Limit = None,
+    editor: EditorName,
+    settings: Settings,
+    space: Json,
+    protocol: Json,
+    seed: Seed = 0,
+    out: Out,
+) -> None:
+    """Search an editor's settings on development facts, scored by Score; a search that was killed goes on.
+
+    Args:
+        datasets: names of the data sets whose settings are searched together
+        facts: development facts of each
+        covariance: of all layers in the search space
+        training: facts that hyper-networks are trained on
+        limit: take the first N training facts of each file (default: all)
+        settings: the settings that the space leaves out, as JSON
+        space: values to try for each setting, as JSON
+        protocol: facts, draws, variants and finalists, as JSON
+    """
     from jeep.common.settings import Protocol
-    from jeep.common.storage import read_covariances, read_json, write_jsonl
+    from jeep.common.storage import read_json, write_jsonl
     from jeep.data.facts import load_facts
-    from jeep.model.editable import load_model
     from jeep.tuning.bench import Bench, DevelopmentSet
-    from jeep.tuning.search import search
+    from jeep.tuning.search import search as search_settings
+    from jeep.writing.covariance import read_covariances
 
-    named = zip(args.datasets, args.facts, args.metrics, strict=True)
+    named = zip(datasets, facts, metrics, strict=True)
+    model = checkpoint.load()
     bench = Bench(
-        load_model(args.model, args.dtype, args.device),
-        [DevelopmentSet(name, load_facts(path), metrics) for name, path, metrics in named],
-        read_json(args.prefixes),
-        read_covariances(args.covariance),
-        args.token_budget,
-        [fact for path in args.training for fact in load_facts(path)[: args.limit]],
+        model,
+        [DevelopmentSet(name, load_facts(path), measured_by) for name, path, measured_by in named],
+        read_json(prefixes),
+        read_covariances(covariance, model),
+        checkpoint.token_budget,
+        [fact for path in training for fact in load_facts(path)[:limit]],
     )
-    protocol = Protocol.model_validate(args.protocol)
-    checkpoint = args.out.with_name(f".{args.out.stem}.checkpoint.jsonl")
-    result = search(bench, args.editor, args.settings, args.space, protocol, args.seed, checkpoint)
-    write_jsonl(args.out, result)
-    checkpoint.unlink()
+    notes = out.with_name(f".{out.stem}.checkpoint.jsonl")
+    result = search_settings(bench, editor, settings, space, Protocol.model_validate(protocol), seed, notes)
+    write_jsonl(out, result)
+    notes.unlink()
 
 
-@stage(searches={"nargs": "+", "help": "results of `tune`, as MODEL/DATASETS/METHOD.jsonl"}, out=CSV)
-def search_table(args: argparse.Namespace) -> None:
-    """Tabulate searches: budget, spread over the draws, finalists, and the settings that were chosen."""
+def search_table(*, searches: Files, out: Csv) -> None:
+    """Tabulate searches: budget, spread over the draws, finalists, and the settings that were chosen.
+
+    Args:
+        searches: results of `search`, as MODEL/DATASETS/METHOD.jsonl
+    """
     from jeep.report.searches import write_searches
 
-    write_searches(args.searches, args.out)
+    write_searches(searches, out)

@@ -1,28 +1,53 @@
-"""How a stage declares its command: the decorator, and the options that several stages share."""
+"""Types of the stages' parameters, with what `--help` says of them and how a command line writes them."""
 
-import argparse
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-Option = dict[str, Any]
-Stage = Callable[[argparse.Namespace], None]
+from cyclopts import Parameter
+
+from jeep.common.settings import Dtype, Metrics, Projection
+
+if TYPE_CHECKING:
+    from jeep.model.editable import EditableModel
+    from jeep.writing.covariance import Sample
+
+
+def _written_as(read: Callable[[str], Any], *, repeated: bool = False) -> Parameter:
+    """A parameter whose value, or each of whose values, is one word that `read` understands."""
+
+    def convert(_, tokens):
+        values = [read(token.value) for token in tokens]
+        return values if repeated else values[0]
+
+    return Parameter(
+        converter=convert,
+        n_tokens=1,
+        accepts_keys=False,
+        json_list=False,
+        json_dict=False,
+        consume_multiple=repeated,
+        show_default=False,
+    )
 
 
 def shard(text: str) -> tuple[int, int]:
     """The shard and the number of shards that "I/N" names."""
     number, _, shards = text.partition("/")
     if not (number.isdigit() and shards.isdigit() and int(number) < int(shards)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 0 to N-1")
+        raise ValueError(f"{text!r}: expected I/N with I from 0 to N-1")
     return int(number), int(shards)
 
 
-def place(text: str) -> tuple[int, str]:
+def place(text: str) -> tuple[int, Projection]:
     """The layer and sub-layer of a W_O that, for example, "9.mlp" names."""
     layer, _, sublayer = text.partition(".")
     if not layer.isdigit() or sublayer not in ("mlp", "attention"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a layer and mlp or attention, such as 9.mlp")
+        raise ValueError(f"{text!r}: expected a layer and mlp or attention, such as 9.mlp")
     return int(layer), sublayer
 
 
@@ -30,68 +55,93 @@ def prefix_kind(text: str) -> tuple[int, int]:
     """The number of texts and of their tokens that, for example, "5x10" names."""
     texts, _, tokens = text.partition("x")
     if not (texts.isdigit() and tokens.isdigit() and int(texts) and int(tokens)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
+        raise ValueError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
     return int(texts), int(tokens)
 
 
-CHECKPOINT: dict[str, Option] = {
-    "model": {"help": "checkpoint folder"},
-    "dtype": {"type": str, "default": "float32", "choices": ("float32", "float16", "bfloat16")},
-    "device": {"type": str, "default": "auto", "help": "auto, cpu, cuda, ... (default: %(default)s)"},
-    "token_budget": {"type": int, "default": 2048, "help": "most tokens in one forward pass"},
-}
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder and how its model is run."""
+
+    model: Path
+    """checkpoint folder"""
+    dtype: Dtype = "float32"
+    """precision"""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    token_budget: int = 2048
+    """most tokens in one forward pass"""
+
+    def load(self, device: str | None = None, *, compiled: bool = False) -> EditableModel:
+        """The model, on its device or another."""
+        from jeep.model.editable import load_model
+
+        return load_model(self.model, self.dtype, device or self.device, compiled=compiled)
 
 
-def stage(*, checkpoint: bool = False, **options: Option) -> Callable[[Stage], Stage]:
-    """Make a function a sub-command with these options: arguments of argparse, by name.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SampleOptions:
+    """The part of a corpus that covariances are estimated from."""
 
-    An option is a path and has to be given, unless it says otherwise. With `checkpoint`, those of a model come first.
-    """
+    corpus: Path
+    """corpus as JSON lines"""
+    articles: int | None = None
+    """number of articles drawn (default: all, in random order)"""
+    tokens: int | None = None
+    """number of tokens to stop at (default: all of these articles')"""
+    length: int | None = None
+    """longest sequence (default: the model's positions)"""
+    seed: int = 0
+    """seed of the draw"""
 
-    def declare(function: Stage) -> Stage:
-        function.options = (CHECKPOINT if checkpoint else {}) | options
-        return function
+    def sample(self, shard: tuple[int, int] = (0, 1)) -> Sample:
+        """The sample, or one shard of it."""
+        from jeep.writing.covariance import Sample
 
-    return declare
-
-
-def add_command(commands: Any, function: Stage) -> None:
-    """Add a stage to the sub-commands of a parser; its help is the function's docstring."""
-    name = function.__name__.replace("_", "-")
-    command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-    command.set_defaults(run=function)
-    for option, settings in function.options.items():
-        settings = settings if "action" in settings else {"type": Path} | settings
-        command.add_argument(f"--{option.replace('_', '-')}", required="default" not in settings, **settings)
+        return Sample(self.corpus, self.articles, self.tokens, self.length, self.seed, shard)
 
 
-OUT = {"help": "where the result goes"}
-SOURCE = {"type": json.loads, "help": "the source, as JSON (the form of config/README.md)"}
-CORPUS = {"help": "corpus as JSON lines"}
-SEED = {"type": int, "default": 0, "help": "seed of every draw"}
-FACTS = {"help": "facts, as the stage `facts` wrote them"}
-LIMIT = {"type": int, "default": None, "help": "take the first N facts of each file (default: all)"}
-EDITS = {"type": int, "default": None, "help": "take the first N facts (default: all)"}
-COUNT = {"type": int, "help": "number of edits"}
-METRICS = {"type": str, "choices": ("counterfact", "zsre"), "help": "how an edit is measured"}
-SHARD = {"type": shard, "default": (0, 1), "help": "I/N: every Nth fact, from the Ith on (default: all)"}
-PREFIXES = {"help": "prefixes, as the stage `prefixes` wrote them"}
-LABELS = {"type": json.loads, "help": "names of models, data sets and methods, as JSON"}
-SETTINGS = {"type": json.loads, "help": "the editor's settings, as JSON"}
-EDITOR = {"type": str, "help": "name of the editor"}
-FIGURE = {"help": "the PDF file; a PNG is put beside it"}
-RECORDS = {"nargs": "+", "help": "per-record results, as `evaluate` or `collect` wrote them"}
-METHODS = {"type": str, "nargs": "+", "help": "methods in the table, in this order"}
-MODELS = {"type": str, "nargs": "+", "help": "models that are shown"}
-DATASETS = {"type": str, "nargs": "+", "help": "data sets that are shown"}
-TITLE = {"type": str, "help": "model, data and count, for the figure's title"}
-REPORTED = {"default": Path("config/reported.csv"), "help": "the paper's numbers (default: %(default)s)"}
-NAMES = {"type": json.loads, "help": "the paper's names of our models and data sets, as JSON"}
-CSV = {"help": "the CSV file; .md, .html and, of the paper's tables, .tex are put beside it"}
-BENCHMARKS = {"nargs": "+", "help": "benchmark files"}
-NORM = {
-    "action": argparse.BooleanOptionalAction,
-    "default": True,
-    "help": "the final norm in front of the head (default: yes)",
-}
-BACKEND = {"type": str, "choices": ("rank-bm25", "bm25s"), "help": "what searches"}
+Many = Parameter(consume_multiple=True, json_list=False, show_default=False)
+Files = Annotated[Sequence[Path], Many]
+Words = Annotated[Sequence[str], Many]
+Counts = Annotated[Sequence[int], Many]
+Json = Annotated[dict[str, Any], _written_as(json.loads)]
+JsonList = Annotated[list[Any], _written_as(json.loads)]
+Shard = Annotated[
+    tuple[int, int], _written_as(shard), Parameter(help="I/N: every Nth one, from the Ith on (default: all)")
+]
+Places = Annotated[
+    Sequence[tuple[int, Projection]],
+    _written_as(place, repeated=True),
+    Parameter(help="every W_O, by layer and place, such as 9.mlp 20.attention"),
+]
+PrefixKinds = Annotated[
+    Sequence[tuple[int, int]], _written_as(prefix_kind, repeated=True), Parameter(help="TEXTSxTOKENS, such as 5x10")
+]
+
+Out = Annotated[Path, Parameter(help="where the result goes")]
+Csv = Annotated[Path, Parameter(help="the CSV file; .md, .html and, of the paper's tables, .tex are put beside it")]
+Figure = Annotated[Path, Parameter(help="the PDF file; a PNG is put beside it")]
+Source = Annotated[Json, Parameter(help="the source, as JSON (the form of config/README.md)")]
+Corpus = Annotated[Path, Parameter(help="corpus as JSON lines")]
+Facts = Annotated[Path, Parameter(help="facts, as the stage `facts` wrote them")]
+Prefixes = Annotated[Path, Parameter(help="prefixes, as the stage `prefixes` wrote them")]
+Covariances = Annotated[Files, Parameter(help="covariances, as the stage `covariance` wrote them")]
+Measure = Annotated[Metrics, Parameter(help="how an edit is measured")]
+Seed = Annotated[int, Parameter(help="seed of every draw")]
+Limit = Annotated[int | None, Parameter(help="take the first N facts (default: all)")]
+EditorName = Annotated[str, Parameter(help="name of the editor")]
+Settings = Annotated[Json, Parameter(help="the editor's settings, as JSON")]
+Records = Annotated[Files, Parameter(help="per-record results, as `evaluate` or `collect` wrote them")]
+Edits = Annotated[int, Parameter(help="number of edits")]
+Models = Annotated[Words, Parameter(help="models that are shown")]
+Datasets = Annotated[Words, Parameter(help="data sets that are shown")]
+Methods = Annotated[Words, Parameter(help="methods that are shown, in this order")]
+Labels = Annotated[Json, Parameter(help="names of models, data sets and methods, as JSON")]
+Names = Annotated[Json, Parameter(help="the paper's names of our models and data sets, as JSON")]
+Reported = Annotated[Path, Parameter(help="the paper's numbers")]
+Title = Annotated[str, Parameter(help="model, data and count, for the figure's title")]
+Norm = Annotated[bool, Parameter(help="the final norm in front of the head", negative="--no-norm")]
+Backend = Annotated[Literal["rank-bm25", "bm25s"], Parameter(help="what searches")]

@@ -1,176 +1,196 @@
-"""Stages that prepare: models, text, facts, prefixes, statistics, hyper-networks.
+"""Stages that prepare: models, text, facts, prefixes, covariances, hyper-networks.
 
-Each is a thin function from files to files, with the options of its command. It imports what it needs inside, so that
-its code digest covers its own modules and no others.
+Each is a thin function from files to files. It imports what it needs inside, so that its code digest covers its own
+modules and no others, and the command line starts at once.
 """
 
-import argparse
 import logging
 from pathlib import Path
+from typing import Literal
 
-from jeep.stages.options import CORPUS, EDITOR, LIMIT, METRICS, OUT, SEED, SETTINGS, SOURCE, place, prefix_kind, stage
+from jeep.data.facts import Format
+from jeep.stages.options import (
+    Checkpoint,
+    Corpus,
+    EditorName,
+    Files,
+    Json,
+    Limit,
+    Measure,
+    Out,
+    Places,
+    PrefixKinds,
+    SampleOptions,
+    Seed,
+    Settings,
+    Shard,
+    Source,
+    Words,
+)
 
 
-@stage(source=SOURCE, out=OUT)
-def fetch_model(args: argparse.Namespace) -> None:
+def fetch_model(*, source: Source, out: Out) -> None:
     """Make a Hugging Face checkpoint folder of a model's source."""
     from jeep.data.fetch import fetch_model as fetch
     from jeep.data.sources import parse_source
 
-    fetch(parse_source(args.source), args.out)
+    fetch(parse_source(source), out)
 
 
-@stage(source=SOURCE, out=OUT)
-def fetch_file(args: argparse.Namespace) -> None:
+def fetch_file(*, source: Source, out: Out) -> None:
     """Fetch one data file from a wheel, a URL or a path."""
     from jeep.data.fetch import fetch_file as fetch
     from jeep.data.sources import parse_source
 
-    fetch(parse_source(args.source), args.out)
+    fetch(parse_source(source), out)
 
 
-@stage(
-    source=SOURCE,
-    statements={"help": "statements.jsonl of demo-facts"},
-    corpus=CORPUS,
-    seed=SEED,
-    out=OUT,
-)
-def train_model(args: argparse.Namespace) -> None:
-    """Train the demo's small GPT-J on its statements and on the corpus."""
+def train_model(*, source: Source, statements: Path, corpus: Corpus, seed: Seed = 0, out: Out) -> None:
+    """Train the demo's small GPT-J on its statements and on the corpus.
+
+    Args:
+        statements: statements.jsonl of demo-facts
+    """
     from jeep.common.storage import read_jsonl
     from jeep.data.corpus import texts
     from jeep.data.demo.nano import train
     from jeep.data.sources import parse_source
 
-    statements = list(read_jsonl(args.statements))
-    knowledge = train(parse_source(args.source), statements, list(texts(args.corpus)), args.seed, args.out)
+    knowledge = train(parse_source(source), list(read_jsonl(statements)), list(texts(corpus)), seed, out)
     logging.info("the model knows %.1f %% of %d statements", 100 * knowledge["known"], knowledge["statements"])
 
 
-@stage(source=SOURCE, articles={"type": int, "default": None, "help": "take the first N (default: all)"}, out=OUT)
-def corpus(args: argparse.Namespace) -> None:
-    """Write the first articles of a Wikipedia source as JSON lines."""
+def corpus(*, source: Source, articles: int | None = None, out: Out) -> None:
+    """Write the first articles of a Wikipedia source as JSON lines.
+
+    Args:
+        articles: take the first N (default: all)
+    """
     from jeep.common.storage import write_jsonl
-    from jeep.data.corpus import articles
+    from jeep.data.corpus import articles as read
     from jeep.data.sources import parse_source
 
-    write_jsonl(args.out, articles(parse_source(args.source), args.articles))
+    write_jsonl(out, read(parse_source(source), articles))
 
 
-@stage(
-    package={"type": str, "nargs": "+", "help": "NAME=PATH of each data package's wheel"},
-    corpus=CORPUS,
-    seed=SEED,
-    out=OUT,
-)
-def demo_facts(args: argparse.Namespace) -> None:
-    """Build the demo's data sets from data packages."""
+def demo_facts(*, package: Words, corpus: Corpus, seed: Seed = 0, out: Out) -> None:
+    """Build the demo's data sets from data packages.
+
+    Args:
+        package: NAME=PATH of each data package's wheel
+    """
     from jeep.data.demo.build import build
 
-    wheels = {name: Path(path) for name, _, path in (item.partition("=") for item in args.package)}
-    build(wheels, args.corpus, args.out, args.seed)
+    wheels = {name: Path(path) for name, _, path in (item.partition("=") for item in package)}
+    build(wheels, corpus, out, seed)
 
 
-@stage(
-    input={"help": "file of facts"},
-    format={"type": str, "choices": ("counterfact", "zsre", "jsonl"), "help": "format of the file"},
-    metrics=METRICS,
-    model={"help": "checkpoint folder, for its tokenizer"},
-    limit={"type": int, "default": None, "help": "take the first N usable facts (default: all)"},
-    on_invalid={
-        "type": str,
-        "choices": ("error", "skip"),
-        "default": "error",
-        "help": "stop, or leave out",
-    },
-    skipped={"help": "where the left-out records are listed, with reasons"},
-    out=OUT,
-)
-def facts(args: argparse.Namespace) -> None:
-    """Select the first usable facts of a file for a model's tokenizer; list what cannot be used."""
+def facts(
+    *,
+    input: Path,
+    format: Format,
+    metrics: Measure,
+    model: Path,
+    limit: Limit = None,
+    on_invalid: Literal["error", "skip"] = "error",
+    skipped: Path,
+    out: Out,
+) -> None:
+    """Select the usable facts of a file for a model's tokenizer; list what cannot be used.
+
+    Args:
+        input: file of facts
+        format: format of the file
+        model: checkpoint folder, for its tokenizer
+        on_invalid: stop at a record that cannot be used, or leave it out
+        skipped: where the left-out records are listed, with reasons
+    """
     from jeep.common.storage import write_jsonl
     from jeep.model.selection import select
     from jeep.model.tokens import load_tokenizer
 
-    kept, skipped = select(
-        args.input, args.format, args.metrics, load_tokenizer(args.model), args.limit, args.on_invalid
-    )
-    write_jsonl(args.skipped, skipped)
-    write_jsonl(args.out, (fact.to_json() for fact in kept))
+    kept, left_out = select(input, format, metrics, load_tokenizer(model), limit, on_invalid)
+    write_jsonl(skipped, left_out)
+    write_jsonl(out, (fact.to_json() for fact in kept))
 
 
-@stage(
-    checkpoint=True,
-    kinds={"type": prefix_kind, "nargs": "+", "default": [(5, 10)], "help": "TEXTSxTOKENS (default: 5x10)"},
-    seed=SEED,
-    out=OUT,
-)
-def prefixes(args: argparse.Namespace) -> None:
+def prefixes(*, checkpoint: Checkpoint, kinds: PrefixKinds = ((5, 10),), seed: Seed = 0, out: Out) -> None:
     """Sample the random prefixes of a model."""
     from jeep.common.storage import write_json
-    from jeep.model.editable import load_model
     from jeep.vectors.prefixes import sample_prefixes
 
-    model = load_model(args.model, args.dtype, args.device)
-    write_json(args.out, sample_prefixes(model, args.seed, args.kinds))
+    write_json(out, sample_prefixes(checkpoint.load(), seed, kinds))
 
 
-@stage(
-    checkpoint=True,
-    corpus=CORPUS,
-    places={"type": place, "nargs": "+", "help": "every W_O, by layer and place, such as 9.mlp 20.attention"},
-    articles={"type": int, "default": None, "help": "number of articles drawn (default: all, in random order)"},
-    tokens={"type": int, "default": None, "help": "number of tokens to stop at (default: all of these articles')"},
-    length={"type": int, "default": None, "help": "longest sequence (default: the model's positions)"},
-    seed=SEED,
-    out=OUT,
-)
-def covariance(args: argparse.Namespace) -> None:
-    """Estimate E[k kᵀ] of the input of many W_O in one pass over a random part of the corpus."""
-    from jeep.common.storage import write_covariances
-    from jeep.data.corpus import sampled_texts
-    from jeep.model.editable import load_model
-    from jeep.writing.covariance import covariances, sequences
+def covariance_part(
+    *, checkpoint: Checkpoint, sample: SampleOptions, places: Places, shard: Shard = (0, 1), out: Out
+) -> None:
+    """Sum k kᵀ over the inputs of many W_O, in one pass over one shard of the text."""
+    from jeep.common.storage import write_tensors
+    from jeep.writing.covariance import collect
 
-    model = load_model(args.model, args.dtype, args.device)
-    length = args.length or model.positions
-    sample = sampled_texts(args.corpus, args.articles, args.seed)
-    rows = sequences(model.tokenizer, sample, length, args.tokens)
-    result, count = covariances(model, rows, args.places, args.token_budget, args.tokens)
-    provenance = {
-        "model": str(args.model),
-        "corpus": str(args.corpus),
-        "articles": args.articles,
-        "tokens": count,
-        "length": length,
-        "seed": args.seed,
-    }
-    write_covariances(args.out, result, provenance)
+    unfinished = out.with_name(f".{out.stem}.checkpoint.safetensors")
+    sums = collect(checkpoint.load(), sample.sample(shard), places, checkpoint.token_budget, unfinished)
+    write_tensors(out, sums.tensors())
+    unfinished.unlink(missing_ok=True)
 
 
-@stage(
-    checkpoint=True,
-    facts={"nargs": "+", "help": "facts to train on"},
-    limit=LIMIT,
-    editor=EDITOR,
-    settings=SETTINGS,
-    seed=SEED,
-    out=OUT,
-)
-def hypernetwork(args: argparse.Namespace) -> None:
-    """Train an editor's hyper-network on facts that are not edited."""
+def covariance(
+    *,
+    checkpoint: Checkpoint,
+    sample: SampleOptions,
+    places: Places,
+    parts: Files = (),
+    made_of: Json | None = None,
+    out: Path,
+) -> None:
+    """Estimate E[k kᵀ] of the input of many W_O in one pass over a random part of the corpus; one file for each.
+
+    Args:
+        parts: sums over all shards of the text, as the stage `covariance-part` wrote them (default: it is read here)
+        made_of: model, text and code, as JSON, to be kept with the covariances
+        out: the folder
+    """
+    from functools import reduce
+    from operator import add
+
+    from jeep.common.storage import read_tensors
+    from jeep.writing.covariance import Sums, collect, write_covariances
+
+    model, unfinished = checkpoint.load(), out / ".checkpoint.safetensors"
+    if parts:
+        sums = reduce(add, (Sums.of(read_tensors(path)[0]) for path in parts))
+    else:
+        sums = collect(model, sample.sample(), places, checkpoint.token_budget, unfinished)
+    write_covariances(model, sums, made_of or {}, out)
+    unfinished.unlink(missing_ok=True)
+
+
+def hypernetwork(
+    *,
+    checkpoint: Checkpoint,
+    facts: Files,
+    limit: Limit = None,
+    editor: EditorName,
+    settings: Settings,
+    seed: Seed = 0,
+    out: Out,
+) -> None:
+    """Train an editor's hyper-network on facts that are not edited.
+
+    Args:
+        facts: files of facts to train on
+        limit: take the first N facts of each (default: all)
+    """
     import torch
 
     from jeep.common.storage import write_tensors
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.model.editable import load_model
 
-    editor = load_editor(args.editor, args.settings)
-    facts = [fact for path in args.facts for fact in load_facts(path)[: args.limit]]
-    model = load_model(args.model, args.dtype, args.device)
-    checkpoint = args.out.with_name(f".{args.out.stem}.checkpoint.safetensors")
-    tensors, losses = editor.train(model, facts, args.seed, args.token_budget, checkpoint)
-    provenance = {"editor": args.editor, "settings": args.settings, "facts": len(facts), "seed": args.seed}
-    write_tensors(args.out, {**tensors, "losses": torch.tensor(losses)}, provenance)
+    method = load_editor(editor, settings)
+    chosen = [fact for path in facts for fact in load_facts(path)[:limit]]
+    unfinished = out.with_name(f".{out.stem}.checkpoint.safetensors")
+    tensors, losses = method.train(checkpoint.load(), chosen, seed, checkpoint.token_budget, unfinished)
+    provenance = {"editor": editor, "settings": settings, "facts": len(chosen), "seed": seed}
+    write_tensors(out, {**tensors, "losses": torch.tensor(losses)}, provenance)

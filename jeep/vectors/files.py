@@ -1,5 +1,6 @@
 """Target vectors on disk: one safetensors file a shard, written batch by batch so that a killed shard goes on."""
 
+import hashlib
 import math
 import shutil
 from collections.abc import Iterable, Sequence
@@ -8,8 +9,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from jeep.common.errors import UserError
+from jeep.common.provenance import code_digest
 from jeep.common.settings import TargetSpec
-from jeep.common.storage import read_tensors, write_tensors
+from jeep.common.storage import read_provenance, read_tensors, write_tensors
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
 from jeep.model.progress import fingerprint
@@ -27,15 +30,18 @@ def optimize_shard(
 ) -> None:
     """Optimise the facts' target vectors and write them to `out`, in the facts' order.
 
-    Batches are kept in a folder beside `out` while the job runs; a job that was killed goes on from them. Facts whose
-    optimisation leaves the finite numbers are logged by case id and left out of the file.
+    What `out` has of the same model, settings, code, fact and prefixes is kept, so that more facts take only their own
+    time. Batches are kept in a folder beside `out` while the job runs; a job that was killed goes on from them. Facts
+    whose optimisation leaves the finite numbers are logged by case id and left out of the file.
     """
     requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
-    partial = out.parent / f".{out.stem}-{fingerprint(model, requests, spec)}"
+    base = fingerprint(model, spec, code_digest("jeep.vectors.targets"))
+    marks = {request.case_id: _mark(base, request) for request in requests}
+    partial = out.parent / f".{out.stem}-{base}"
     for stale in out.parent.glob(f".{out.stem}-*"):
         if stale != partial:
             shutil.rmtree(stale)
-    done = read_targets(sorted(partial.glob("*.safetensors")))
+    done = _kept([out, *sorted(partial.glob("*.safetensors"))], marks)
     failed: list[str] = []
     todo = [request for request in requests if request.case_id not in done]
     with tqdm(total=len(requests), initial=len(done), desc="target vectors", unit="edit") as progress:
@@ -44,14 +50,35 @@ def optimize_shard(
             failed += [target.case_id for target in batch if not target.finite]
             report_unusable(batch)
             if good:
-                _write(partial / f"{good[0].case_id}.safetensors".replace("/", "_"), good, spec)
+                _write(partial / f"{good[0].case_id}.safetensors".replace("/", "_"), good, marks, spec)
             done |= {target.case_id: target for target in good}
             progress.update(len(batch))
-    _write(out, [done[request.case_id] for request in requests if request.case_id in done], spec, failed)
+    _write(out, [done[request.case_id] for request in requests if request.case_id in done], marks, spec, failed)
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(path: Path, targets: Sequence[Target], spec: TargetSpec, failed: Iterable[str] = ()) -> None:
+def _mark(base: str, request: Request) -> str:
+    """What a target vector depends on."""
+    return hashlib.sha256(f"{base} {request!r}".encode()).hexdigest()[:16]
+
+
+def _kept(paths: Iterable[Path], marks: dict[str, str]) -> dict[str, Target]:
+    """The target vectors of earlier runs, by case id, that would come out the same."""
+    kept: dict[str, Target] = {}
+    for path in paths:
+        try:
+            known = read_provenance(path).get("marks", {}) if path.exists() else {}
+        except UserError:
+            continue  # a file that is broken is made anew
+        if any(marks.get(case_id) == mark for case_id, mark in known.items()):
+            found = read_targets([path])
+            kept |= {case: target for case, target in found.items() if marks.get(case) == known.get(case, "")}
+    return kept
+
+
+def _write(
+    path: Path, targets: Sequence[Target], marks: dict[str, str], spec: TargetSpec, failed: Iterable[str] = ()
+) -> None:
     steps = spec.optimization.steps
 
     def table(rows: list[list[float]]) -> torch.Tensor:
@@ -67,6 +94,7 @@ def _write(path: Path, targets: Sequence[Target], spec: TargetSpec, failed: Iter
         "case_ids": [target.case_id for target in targets],
         "failed": list(failed),
         "spec": spec.model_dump(mode="json"),
+        "marks": {target.case_id: marks[target.case_id] for target in targets},
     }
     write_tensors(path, tensors, provenance)
 

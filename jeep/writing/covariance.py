@@ -1,8 +1,12 @@
 """Uncentered covariance E[k kᵀ] of the input of W_O, for many of them in one pass over text (Eq. 10)."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,10 +14,43 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jeep.common.errors import UserError
+from jeep.common.provenance import code_digest
 from jeep.common.settings import Projection
+from jeep.common.storage import read_tensors, write_tensors
+from jeep.data.corpus import sampled_texts
+from jeep.model.batches import Budget, in_batches
 from jeep.model.editable import EditableModel
 from jeep.model.hooks import record_input
+from jeep.model.progress import Progress, fingerprint
 from jeep.model.tokens import encode
+
+Where = tuple[int, Projection]
+"""Layer and sub-layer of a W_O."""
+_BATCHES = 16
+"""Full batches between two places where a pass can go on."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The part of a corpus that covariances are estimated from."""
+
+    corpus: Path
+    articles: int | None = None
+    """Number of articles drawn; all, in random order, where absent."""
+    tokens: int | None = None
+    """Number of tokens to stop at; all of these articles' where absent."""
+    length: int | None = None
+    """Longest sequence; the model's positions where absent."""
+    seed: int = 0
+    shard: tuple[int, int] = (0, 1)
+    """(i, n): every n-th sequence from the i-th on."""
+
+    def rows(self, model: EditableModel) -> Iterator[tuple[int, ...]]:
+        """The sequences' token ids."""
+        texts = sampled_texts(self.corpus, self.articles, self.seed)
+        rows = sequences(model.tokenizer, texts, self.length or model.positions, self.tokens)
+        first, shards = self.shard
+        return islice(rows, first, None, shards)
 
 
 def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None = None) -> Iterator[tuple[int, ...]]:
@@ -28,48 +65,132 @@ def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None =
             return
 
 
+@dataclass
+class Sums:
+    """Σ k kᵀ over the tokens seen so far."""
+
+    products: dict[Where, Float[Tensor, "..."]] = field(default_factory=dict)
+    """(d_in, d_in) in float64, by layer and sub-layer."""
+    tokens: int = 0
+    rows: int = 0
+    """Sequences."""
+
+    def add(self, where: Where, keys: Float[Tensor, "n d_in"]) -> None:
+        """Add keys: their product in float32, the sum in float64, so that no digits are lost however many come."""
+        product = (keys.mT @ keys).double()
+        self.products[where] = product if where not in self.products else self.products[where].add_(product)
+
+    def mean(self, where: Where) -> Float[Tensor, "d_in d_in"]:
+        """E[k kᵀ] of a W_O, in float32 on the CPU."""
+        return (self.products[where] / self.tokens).float().cpu()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As they are kept in a file."""
+        counts = {"tokens": torch.tensor(self.tokens), "rows": torch.tensor(self.rows)}
+        return counts | {_name(place): product.cpu() for place, product in self.products.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> "Sums":
+        """The other way round."""
+        products = {_place(name): tensors[name].to(device) for name in tensors if name not in ("tokens", "rows")}
+        return cls(products, int(tensors["tokens"]), int(tensors["rows"]))
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Of both parts of a text."""
+        places = self.products.keys() | other.products.keys()
+        either = [part.products for part in (self, other)]
+        products = {place: sum(part[place] for part in either if place in part) for place in places}
+        return Sums(products, self.tokens + other.tokens, self.rows + other.rows)
+
+
 @torch.no_grad()
-def covariances(
-    model: EditableModel,
-    rows: Iterable[Sequence[int]],
-    places: Sequence[tuple[int, Projection]],
-    token_budget: int,
-    total: int | None = None,
-) -> tuple[dict[tuple[int, Projection], Float[Tensor, "..."]], int]:
-    """E[k kᵀ] for every W_O in `places` (layer, place), k its input at a token; and the number of tokens.
+def accumulate(
+    model: EditableModel, rows: Iterable[Sequence[int]], places: Sequence[Where], token_budget: int, sums: Sums
+) -> Iterator[Sums]:
+    """Add the inputs of every W_O in `places` at the tokens of `rows` to `sums`; yields it from time to time.
 
-    One pass that stops at the highest layer. Products are taken in float32 for a batch and summed in float64, so that
-    no digits are lost however many tokens come; the mean is returned in float32. `total` is for the progress bar.
-    Raises UserError when there is no text.
+    One pass that stops at the highest layer. A batch that does not fit into memory is made smaller (`in_batches`).
     """
-    places = sorted(places)
-    sums: dict[tuple[int, Projection], Tensor] = {}
-    count = 0
-    with ExitStack() as stack, tqdm(total=total, desc="covariance", unit="tok", mininterval=2) as progress:
+    rows, budget = iter(rows), Budget(token_budget)
+    top = max(layer for layer, _ in places)
+    with ExitStack() as stack:
         seen = {place: stack.enter_context(record_input(model.projection(*place))) for place in places}
-        for batch in _batches(rows, token_budget):
+
+        def run(batch: list[tuple[int, ...]]) -> None:
+            for kept in seen.values():
+                kept.clear()  # of a batch that did not fit
             packing, states = model.pack(batch)
-            model.run(states, packing, 0, places[-1][0])
-            for place in places:
-                keys = seen[place].pop().float()
-                product = (keys.mT @ keys).double()
-                sums[place] = product if place not in sums else sums[place].add_(product)
-            count += len(states)
-            progress.update(len(states))
-    if not count:
-        raise UserError("the corpus has no text to estimate covariances from")
-    return {place: (total / count).float().cpu() for place, total in sums.items()}, count
+            model.run(states, packing, 0, top)
+
+        while portion := list(_portion(rows, _BATCHES * token_budget)):
+            lengths = [len(row) for row in portion]
+            for batch, _ in in_batches(lengths, budget, lambda numbers: run([portion[n] for n in numbers])):
+                for place in places:
+                    sums.add(place, seen[place].pop().float())
+                sums.tokens += sum(lengths[number] for number in batch)
+            sums.rows += len(portion)
+            yield sums
 
 
-def _batches(rows: Iterable[Sequence[int]], token_budget: int) -> Iterator[list[tuple[int, ...]]]:
-    """Sequences in batches of at most `token_budget` tokens, each at least one sequence."""
-    batch: list[tuple[int, ...]] = []
+def _portion(rows: Iterator[Sequence[int]], tokens: int) -> Iterator[tuple[int, ...]]:
+    """The next rows, of about so many tokens in all."""
     size = 0
     for row in rows:
-        if batch and size + len(row) > token_budget:
-            yield batch
-            batch, size = [], 0
-        batch.append(tuple(row))
+        yield tuple(row)
         size += len(row)
-    if batch:
-        yield batch
+        if size >= tokens:
+            return
+
+
+def covariances(
+    model: EditableModel, rows: Iterable[Sequence[int]], places: Sequence[Where], token_budget: int
+) -> dict[Where, Float[Tensor, "..."]]:
+    """E[k kᵀ] in float32 for every W_O in `places` (layer, sub-layer), k its input at a token of `rows`."""
+    sums = Sums()
+    for _ in accumulate(model, rows, places, token_budget, sums):
+        pass
+    return {place: sums.mean(place) for place in places}
+
+
+def collect(model: EditableModel, sample: Sample, places: Sequence[Where], token_budget: int, unfinished: Path) -> Sums:
+    """One pass over a sample; one that was killed goes on from its last checkpoint, the file `unfinished`."""
+    text = sample.corpus.stat()
+    content = (sample, text.st_size, text.st_mtime_ns, sorted(places), code_digest(__name__))
+    progress = Progress(unfinished, fingerprint(model, *content))
+    _, kept = progress.load()
+    sums = Sums.of(kept, model.device) if kept else Sums()
+    total = sample.tokens and math.ceil(sample.tokens / sample.shard[1])
+    with tqdm(total=total, initial=sums.tokens, desc="covariance", unit="tok", mininterval=2) as bar:
+        for _ in accumulate(model, islice(sample.rows(model), sums.rows, None), places, token_budget, sums):
+            bar.update(sums.tokens - bar.n)
+            progress.save(sums.rows, sums.tensors)
+    return sums
+
+
+def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, Any], folder: Path) -> None:
+    """Write E[k kᵀ] of each W_O to its own file, with what it is made of. Raises UserError where there was no text."""
+    if not sums.tokens:
+        raise UserError("the corpus has no text to estimate covariances from")
+    provenance = {"model": fingerprint(model), "tokens": sums.tokens, "made_of": dict(made_of)}
+    for place in sums.products:
+        write_tensors(folder / f"{_name(place)}.safetensors", {_name(place): sums.mean(place)}, provenance)
+
+
+def read_covariances(paths: Iterable[Path], model: EditableModel) -> dict[Where, Float[Tensor, "d_in d_in"]]:
+    """What `write_covariances` wrote, by layer and sub-layer. Raises UserError where it is of another model."""
+    found: dict[Where, Tensor] = {}
+    for path in paths:
+        tensors, provenance = read_tensors(path)
+        if provenance.get("model") != fingerprint(model):
+            raise UserError(f"{path}: a covariance of another model, or of this one before it changed; delete it")
+        found |= {_place(name): matrix for name, matrix in tensors.items()}
+    return found
+
+
+def _name(place: Where) -> str:
+    return f"{place[0]}.{place[1]}"
+
+
+def _place(name: str) -> Where:
+    layer, _, sublayer = name.partition(".")
+    return int(layer), sublayer

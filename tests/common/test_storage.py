@@ -170,3 +170,37 @@ def test_a_function_stands_for_itself(toy_package):
     before = digest("jeep.c:h")
     (root / "c.py").write_text("def h():\n    return 2\n\n\ndef other():\n    return 9\n")
     assert digest("jeep.c:h") == before
+
+
+WITH_WORDS = """
+import logging
+from tqdm import tqdm
+
+def h(n: int = 1) -> int:
+    logging.info("about to count %d", n)
+    if n < 0:
+        raise ValueError(f"not {n}")
+    return sum(tqdm(range(n), desc="counting"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"about to count %d"', '"counting up to %d"', True),
+        ('f"not {n}"', 'f"less than nothing: {n}"', True),
+        ('desc="counting"', 'desc="numbers"', True),
+        ("n: int", "n: float", True),
+        ("ValueError", "TypeError", False),
+        ("n < 0", "n < 1", False),
+        ("range(n)", "range(n + 1)", False),
+        ("= 1", "= 2", False),
+    ],
+)
+def test_words_for_people_change_no_digest(old, new, same, toy_package):
+    root, digest = toy_package
+    (root / "c.py").write_text(WITH_WORDS)
+    before = digest("jeep.c")
+    assert old in WITH_WORDS
+    (root / "c.py").write_text(WITH_WORDS.replace(old, new))
+    assert (digest("jeep.c") == before) is same

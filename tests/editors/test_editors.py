@@ -1,6 +1,7 @@
 """Every editor on tiny models that know a few facts, of both block types."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -58,7 +59,7 @@ def covariance(trained, facts):
     texts = [prompt for fact in facts for prompt in (fact.prompt, *fact.paraphrases)]
     rows = sequences(trained.tokenizer, texts, 32, 3000)
     places = [(layer, place) for layer in range(4) for place in ("mlp", "attention")]
-    found, _ = covariances(trained, rows, places, 512, 3000)
+    found = covariances(trained, rows, places, 512)
     # So little text does not span the keys' space; a little of every direction makes the matrix definite.
     return {place: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for place, matrix in found.items()}
 
@@ -157,6 +158,7 @@ def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefix
 
     monkeypatch.setattr(Rome, "_change", dies)
     monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
     with pytest.raises(KeyboardInterrupt):
         editor.edit(trained, task)
     resumed = editor.edit(trained, task)

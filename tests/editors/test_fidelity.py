@@ -98,7 +98,7 @@ def test_keys_equal_the_released_codes(name, smollm2, inputs, released):
 def test_romes_change_equals_the_released_codes(smollm2, inputs, released):
     (fact, *_) = cases(inputs)
     rows = np.load(RELEASED / "covariance_token_ids.npz")["ids"].tolist()
-    covariance, _ = covariances(smollm2, rows, [(8, "mlp")], 4096)
+    covariance = covariances(smollm2, rows, [(8, "mlp")], 4096)
     editor = load_editor("rome", {"optimization": {"steps": 20, "stop_loss": 0.05}, "layer": 8})
     (change,) = editor.edit(smollm2, Task([fact], inputs["templates"], 2048, (), covariance)).values()
     theirs = np.outer(released["rome/right"][0], released["rome/left"][0])

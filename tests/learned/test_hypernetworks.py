@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -296,6 +297,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(trained, facts, tmp_path,
 
     monkeypatch.setattr(Trainer, "step", dies)
     monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
     with pytest.raises(KeyboardInterrupt):
         editor.train(trained, facts[:8], 0, 500, tmp_path / "checkpoint.safetensors")
     resumed, again = editor.train(trained, facts[:8], 0, 500, tmp_path / "checkpoint.safetensors")

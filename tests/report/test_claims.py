@@ -11,11 +11,13 @@ from jeep.report.intervals import of_mean, resampled, score, values_of
 from jeep.report.probe_claims import contrast_claims, word_claims
 
 GRID = {"model": ["m"], "dataset": ["d"]}
+LOW_HIGH = [["wo_high_delta_and_step3", "wo_low_delta_and_step2"], ["wo_step3", "wo_step2"]]
+ROLES = {"jeep": "jeep", "memit": "memit", "low_high": LOW_HIGH}
 
 
 def claims(tmp_path, parts, grids, sweep=None, edits=40, seed=0):
     pd.concat(parts).to_parquet(tmp_path / "records.parquet")
-    return find_claims([tmp_path / "records.parquet"], edits, grids, sweep or {}, {}, {}, seed)
+    return find_claims([tmp_path / "records.parquet"], edits, grids, ROLES, sweep or {}, {}, {}, seed)
 
 
 def difference(means):
@@ -375,6 +377,48 @@ def test_the_number_of_comparisons_is_corrected_for(tmp_path):
     assert (table.p_holm >= table.p).all()
     assert set(table.verdict[table.p_holm < 0.05]) == set(table.corrected[table.p_holm < 0.05])
     assert set(table.statistic) == {"Score, paired"}
+
+
+def test_every_claim_of_a_run_is_in_one_table(tmp_path):
+    """All that is compared, at the number of edits asked for: others have more edits, and say the opposite."""
+    generator = np.random.default_rng(0)
+    sweep = {"s1": 0.1, "s2": 0.5, "s3": 1.0}
+    names = ["jeep", "memit", "wo_step2", "wo_step3", *sweep]
+    parts = [records_of(name, np.clip(generator.normal(0.5, 0.1, 20), 0, 1)) for name in names]
+    parts += [records_of(name, [float(name != "jeep")] * 30) for name in names]
+    of = {name: GRID | {"method": methods} for name, methods in {
+        "main": ["memit", "jeep"], "ablations": ["jeep", "wo_step2", "wo_step3"], "curve": ["memit", "jeep"],
+        "sweep": list(sweep),
+    }.items()}  # fmt: skip
+    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
+    contrast, words = contrast_of(tmp_path / "contrast.parquet", 1), words_of(tmp_path / "words.parquet", False)
+    probes = ({"probed": contrast}, {"probed": words, "again": words})
+    table, again = (find_claims([tmp_path / "records.parquet"], 20, of, ROLES, sweep, *probes, 0) for _ in range(2))
+    pd.testing.assert_frame_equal(table, again)
+    assert list(table.columns) == COLUMNS
+    claims_found = list(dict.fromkeys(table.claim))
+    assert claims_found[:5] == [
+        "Tables 2, 3: JEEP has the greatest Score",
+        "Table 4: JEEP has a greater Score than its variant",
+        "Table 4: the low region alone beats the high one alone",
+        "Figure 4: JEEP's lead over MEMIT grows",
+        "Figure 4: JEEP is within 2 points of the best",
+    ]
+    counts = table.claim.str.split(":").str[0].value_counts().to_dict()
+    assert counts == {"Tables 2, 3": 1, "Table 4": 3, "Figure 4": 3, "Figure 6": 8, "Figure 2": 2, "Figure 5": 10}
+    probed = table[table.claim.str.startswith(("Figure 2", "Figure 5"))]
+    assert list(probed.model) == ["probed"] * 7 + ["again"] * 5
+    assert set(probed.dataset) == {""}
+    edited = table[table.claim.str.startswith(("Table", "Figure 6"))]
+    assert edited.value.abs().max() < 30, "of 20 edits: at 30 all differ by 100"
+    small = table[(table.value > 0) & (table.value < 1) & (table.p < 0.05)]
+    assert set(small.verdict) == {"supported"}
+
+
+def test_a_run_without_a_comparison_has_an_empty_table(tmp_path):
+    table = claims(tmp_path, [records_of("jeep", [1, 0])], {})
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 0
 
 
 def test_the_written_table_is_rounded_and_says_how_it_is_read(tmp_path):

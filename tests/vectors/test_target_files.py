@@ -1,6 +1,7 @@
 """A shard of target vectors on disk: whole, in order, and resumed from what it had."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,33 @@ def test_a_killed_shard_goes_on_from_its_finished_batches(interrupted, trained, 
     assert list(resumed) == list(whole) == [fact.case_id for fact in facts[:5]]
     assert all(torch.equal(resumed[case].values, whole[case].values) for case in whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "whole.safetensors"]
+
+
+def test_more_facts_take_only_their_own_time(trained, facts, prefixes, tmp_path, monkeypatch):
+    """Three facts, then five; then the same five with another answer for one, under other prefixes, with other code."""
+    asked = []
+    original = target_files.optimize
+    monkeypatch.setattr(
+        target_files,
+        "optimize",
+        lambda model, requests, *rest: asked.append([r.case_id for r in requests]) or original(model, requests, *rest),
+    )
+    out = tmp_path / "0.safetensors"
+    three = run(trained, facts[:3], prefixes, out)
+    five = run(trained, facts[:5], prefixes, out)
+    assert asked[1] == [fact.case_id for fact in facts[3:5]]
+    assert all(torch.equal(five[case].values, three[case].values) for case in three)
+    changed = [replace(facts[0], target_new=facts[0].target_true), *facts[1:5]]
+    run(trained, changed, prefixes, out)
+    assert asked[2] == [facts[0].case_id]
+    run(trained, changed, prefixes[:2], out)
+    assert len(asked[3]) == 5
+    monkeypatch.setattr(target_files, "code_digest", lambda *_: "other")
+    run(trained, changed, prefixes[:2], out)
+    assert len(asked[4]) == 5
+    out.write_bytes(out.read_bytes()[:100])
+    assert list(run(trained, changed, prefixes[:2], out)) == [fact.case_id for fact in facts[:5]]
+    assert len(asked[5]) == 5, "a broken file is made anew"
 
 
 def test_a_fingerprint_is_of_the_weights_and_of_the_content(trained):

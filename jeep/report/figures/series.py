@@ -8,7 +8,7 @@ import pandas as pd
 
 from jeep.report.figures.style import PAGE, PALETTE, save, style
 
-METRICS = {"Score": "Score", "ES": "efficacy (ES)", "GS": "generalization (GS)", "LS": "locality (LS)"}
+TITLES = {"Score": "Score", "ES": "efficacy (ES)", "GS": "generalization (GS)", "LS": "locality (LS)"}
 _AXES = {"edits": "number of edits", "high.clamp": "γ*", "low.clamp": "γ′"}
 _MARKERS = "osD^vP"
 
@@ -26,7 +26,7 @@ def draw_series(table: Path, axis: str, labels: Mapping[str, Mapping[str, str]],
         size = (PAGE, 1.75 * len(groups) + 0.3)
         figure, axes = plt.subplots(len(groups), 4, figsize=size, squeeze=False, layout="constrained")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
-            for panel, (metric, title) in zip(row, METRICS.items(), strict=True):
+            for panel, (metric, title) in zip(row, TITLES.items(), strict=True):
                 _panel(panel, group[group["metric"] == metric], colors, labels)
                 panel.set(title=title, ylim=(-2, 102))
                 if axis == "edits":

@@ -1,0 +1,227 @@
+"""What a configuration asks for: the runs, what each needs, and what is compared with what. No torch, and no paths."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
+from itertools import product
+from typing import Any, NamedTuple
+
+from jeep.common.settings import UNEDITED, Dtype, Projection, with_values
+from jeep.config.config import Config
+from jeep.config.schema import Grid
+from jeep.editors import Editor, load_editor
+
+Cell = tuple[str, str, str]
+"""A model, a data set and a method."""
+Place = tuple[int, Projection]
+"""Layer and sub-layer of a W_O."""
+
+
+class Run(NamedTuple):
+    """What is edited, or left as it is, and measured."""
+
+    model: str
+    dataset: str
+    method: str
+    seed: int
+
+
+class Plan:
+    """Everything that the rules ask of a configuration."""
+
+    def __init__(self, config: Config):
+        self.config, self.experiment = config, config.experiment
+        self.editor = cache(config.editor)  # asked for again and again while the DAG is built
+
+    # What is run
+
+    def _cells(self, grids: Iterable[Grid]) -> dict[Cell, list[int]]:
+        """The numbers of edits of every cell that some grids run."""
+        counts: dict[Cell, set[int]] = {}
+        for grid in grids:
+            for cell in product(grid.models, grid.datasets, grid.methods):
+                counts.setdefault(cell, set()).update(grid.counts(cell[1], self.experiment.edits))
+        return {cell: sorted(numbers) for cell, numbers in counts.items()}
+
+    @cached_property
+    def cells(self) -> dict[Cell, list[int]]:
+        """The numbers of edits of all cells that the configuration asks for."""
+        return self._cells(self.experiment.grids.values())
+
+    def _runs(self, grids: Iterable[Grid]) -> list[Run]:
+        """The unedited model does not depend on the seed: it is evaluated under the first."""
+        seeds = self.config.seeds
+        return [
+            Run(*cell, seed) for cell in self._cells(grids) for seed in (seeds[:1] if cell[2] == UNEDITED else seeds)
+        ]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every run that `all` evaluates."""
+        return self._runs(grid for grid in self.experiment.grids.values() if grid is not self.experiment.large)
+
+    @cached_property
+    def large_runs(self) -> list[Run]:
+        """Every run of the target `large`."""
+        return self._runs([self.experiment.large] if self.experiment.large else [])
+
+    def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
+        """The numbers of edits that a method is evaluated with."""
+        return self.cells.get((model, dataset, method), [self.experiment.edits])
+
+    def most_edits(self, model: str, dataset: str) -> int:
+        """The largest number of facts of a data set that are edited at once in a model."""
+        numbers = (counts[-1] for cell, counts in self.cells.items() if cell[:2] == (model, dataset))
+        return max(numbers, default=self.experiment.edits)
+
+    def runs_of(self, grid: Grid) -> list[Run]:
+        """The runs of what a table or a figure compares, so that it can be made without the others."""
+        return [
+            run
+            for run in [*self.runs, *self.large_runs]
+            if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
+        ]
+
+    def preset(self, run: Run) -> str:
+        """The preset of a run; none for the unedited model."""
+        return "" if run.method == UNEDITED else self.editor(run.method, run.model, run.dataset).preset
+
+    # What a run needs
+
+    def precision(self, model: str, dataset: str, method: str) -> Dtype:
+        """The precision in which a method edits a model and is evaluated."""
+        own = self.config.models[model].dtype
+        return own if method == UNEDITED else self.editor(method, model, dataset).precision(own)
+
+    def facts_needed(self, model: str, dataset: str) -> int | None:
+        """The most facts of a data set that any stage uses; None where one uses all."""
+        config, uses = self.config, []
+        if any(dataset in grid.datasets for grid in self.experiment.grids.values()):
+            uses.append(self.most_edits(model, dataset))
+        if config.tuning and dataset in config.tuning.datasets.values():
+            uses.append(config.tuning.protocol.facts * config.tuning.protocol.rounds)
+            uses += [search.facts for search in config.tuning.regions.values()]
+        if config.probe and dataset == config.probe.dataset:
+            uses.append(config.probe.prompts)
+        if any(dataset in entry.datasets for entry in config.training.values()):
+            uses.append(config.training_of(model).facts)
+        return None if None in uses else max(uses, default=None)
+
+    def target_owner(self, model: str, dataset: str, method: str) -> str:
+        """The first method whose target vectors are the same: ablations and sweeps share their method's."""
+
+        def spec(name: str):
+            settings = self.editor(name, model, dataset)
+            return settings.dtype, settings.prefixes, settings.target_spec
+
+        used = {method, *(name for *where, name in self.cells if where == [model, dataset])}
+        return next(name for name in self.config.methods if name in used and spec(name) == spec(method))
+
+    def places(self, model: str) -> list[Place]:
+        """Every W_O whose covariance some run on a model needs."""
+        found: set[Place] = set()
+        for run in [*self.runs, *self.large_runs]:
+            if run.model == model and run.method != UNEDITED:
+                found.update(self.editor(run.method, model, run.dataset).covariances)
+        return sorted(found)
+
+    @cached_property
+    def trained(self) -> list[tuple[str, str]]:
+        """(model, method) of every hyper-network that the experiment needs."""
+        cells = dict.fromkeys((run.model, run.method) for run in self.runs if run.method != UNEDITED)
+        return [(model, method) for model, method in cells if self.trained_editor(model, method).trained]
+
+    def trained_editor(self, model: str, method: str) -> Editor:
+        """The editor that a hyper-network belongs to; the same for every data set."""
+        return self.editor(method, model, self.experiment.datasets[0])
+
+    # What is compared
+
+    def table(self, artifact: str) -> Grid | None:
+        """What a table compares; None where there is nothing to compare."""
+        if artifact == "table4":
+            return self.experiment.ablations
+        metrics = {"table2": "zsre", "table3": "counterfact"}[artifact]
+        datasets = [name for name in self.experiment.datasets if self.config.datasets[name].metrics == metrics]
+        return self.experiment.model_copy(update={"datasets": datasets}) if datasets else None
+
+    @cached_property
+    def series(self) -> dict[str, Grid]:
+        """What is drawn over the number of edits or over a setting, by figure."""
+        sweep = self.experiment.sweep
+        grids = {
+            "figure4": self.experiment.curve,
+            "figure6": sweep.grid if sweep else None,
+            "large": self.experiment.large,
+        }
+        return {name: grid for name, grid in grids.items() if grid is not None}
+
+    def first_of(self, editor: str, methods: Iterable[str]) -> str | None:
+        """The first of some methods that uses an editor: the paper's method, whatever it is called here."""
+        edited = (name for name in methods if name != UNEDITED)
+        return next((name for name in edited if self.config.editor_name(name) == editor), None)
+
+    @cached_property
+    def roles(self) -> dict[str, Any]:
+        """The methods that the paper's claims are about, by their editors and settings, whatever they are called.
+
+        jeep, memit: the first of the experiment's methods (None where there is none); low_high: pairs of variants of
+        JEEP whose low region alone, and whose high region alone, is optimised, or written.
+        """
+        experiment, ablations = self.experiment, self.experiment.ablations
+        alone: dict[str, list[str | None]] = {"optimised": [None, None], "written": [None, None]}
+        for name in ablations.methods if ablations else ():
+            if name != UNEDITED and self.config.editor_name(name) == "jeep":
+                variant = self.editor(name, ablations.models[0], ablations.datasets[0])
+                for side, (region, other) in enumerate((("low", "high"), ("high", "low"))):
+                    if getattr(variant, other) is None:
+                        alone["optimised"][side] = name
+                    elif variant.write == (region,):
+                        alone["written"][side] = name
+        first = {editor: self.first_of(editor, experiment.methods) for editor in ("jeep", "memit")}
+        return {**first, "low_high": [pair for pair in alone.values() if all(pair)]}
+
+    # The search for settings
+
+    def searched(self) -> Iterator[tuple[str, str, str]]:
+        """(model, data sets, method) of every search; all sets together for a hyper-network, which is trained once."""
+        tuning = self.config.tuning
+        for model in self.experiment.models if tuning else ():
+            for method in tuning.space.get(model, {}):
+                together = self.first_editor(model, method).trained
+                for sets in ["+".join(tuning.datasets)] if together else tuning.datasets:
+                    yield model, sets, method
+
+    def first_editor(self, model: str, method: str) -> Editor:
+        """The editor with the first value of everything that is searched: nothing need be configured before."""
+        space = self.config.tuning.space[model][method]
+        first = {path: values[0] for path, values in space.items()}
+        return load_editor(self.config.editor_name(method), with_values(self.config.general_settings(method), first))
+
+    def searched_places(self, model: str, method: str) -> list[Place]:
+        """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
+        space = self.config.tuning.space[model][method]
+        return _places_in(space) if self.first_editor(model, method).covariances else []
+
+    def moved_places(self, model: str) -> list[Place]:
+        """Every W_O whose covariance a search needs that moves a region, beside those in use."""
+        regions = self.config.tuning.regions
+        return _places_in(regions[model].layers) if model in regions else []
+
+    def asked_places(self, model: str) -> list[Place]:
+        """Every W_O whose covariance a run or a search needs: collected in one pass."""
+        found = set(self.places(model))
+        if self.config.tuning:
+            found.update(self.moved_places(model))
+            for method in self.config.tuning.space.get(model, {}):
+                found.update(self.searched_places(model, method))
+        return sorted(found)
+
+
+def _places_in(space: Mapping[str, Sequence[Any]]) -> list[Place]:
+    """The layers among the values of a search space."""
+    layers: set[int] = set()
+    for path, values in space.items():
+        if path.rpartition(".")[2] in ("layers", "layer"):
+            for value in values:
+                layers.update(value if isinstance(value, list) else [value])
+    return sorted((layer, "mlp") for layer in layers)
