@@ -1,8 +1,10 @@
 """What the README and docs/adding.md tell a user to write, written and run."""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -14,6 +16,9 @@ from jeep.config.config import merge
 from jeep.data.facts import load_facts
 from jeep.model.editable import load_model
 from jeep.report.case_study import generate
+
+PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+LAUNCH = "import jeep.launcher; jeep.launcher.main()"
 
 
 def blocks(path, language):
@@ -31,6 +36,7 @@ def test_editing_ones_own_model_works_as_the_readme_says_it(smollm2, byte_level,
     (fact,), (configuration,) = blocks("README.md", "json"), blocks("README.md", "yaml")
     (folder / "facts.jsonl").write_text(fact)
     (folder / "mine.yaml").write_text(configuration)
+    shutil.copy(ROOT / "config/config.yaml", folder / "config")
     (commands,) = (block for block in blocks("README.md", "") if "--configfile mine.yaml" in block)
     for command in commands.strip().splitlines():
         done = subprocess.run(
@@ -38,11 +44,44 @@ def test_editing_ones_own_model_works_as_the_readme_says_it(smollm2, byte_level,
         )
         assert done.returncode == 0, (command, done.stderr[-4000:])
     (row,) = load_facts(folder / "facts.jsonl")
-    records = pd.read_parquet(folder / "results/records.parquet").set_index(["method", "metric"]).value
+    records = pd.read_parquet(folder / "mine/results/records.parquet").set_index(["method", "metric"]).value
     assert records["none", "ES"].item() == 0
     assert records["jeep", "ES"].item() == 1
-    edited = load_model(folder / "results/checkpoints/mine/facts/jeep/seed0/1", device="cpu")
+    edited = load_model(folder / "mine/results/checkpoints/mine/facts/jeep/seed0/1", device="cpu")
     assert generate(edited, row.prompt).startswith(row.target_new)
+
+
+def snakemake_lines():
+    """Every line of README and docs that calls Snakemake, without what it says behind #."""
+    for path in PAGES:
+        for text in re.findall(r"^```\w*\n(.*?)^```$", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL):
+            for line in text.splitlines():
+                if line.startswith("snakemake "):
+                    yield pytest.param(line.partition(" #")[0].strip(), id=f"{path}: {line[:60]}")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, byte_level):
+    """As a fresh clone, with the README's own configuration and a model of the name that it has there."""
+    folder = tmp_path_factory.mktemp("clone") / "project"
+    make_project(folder, byte_level)
+    shutil.copy(ROOT / "config/config.yaml", folder / "config")
+    (configuration,) = blocks("README.md", "yaml")
+    (folder / "mine.yaml").write_text(configuration)
+    shutil.copytree(folder / "tiny", folder / "models/mine")
+    (folder / "facts.jsonl").write_text(blocks("README.md", "json")[0])
+    return folder
+
+
+@pytest.mark.parametrize("line", snakemake_lines())
+def test_every_snakemake_line_is_understood_as_it_stands(line, clone):
+    command = shlex.split(line)[1:]
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *command, "-n"],
+        cwd=clone, env=environment(clone), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "Job stats:" in done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +108,7 @@ def test_ones_own_method_is_in_the_table(own):
     assert "Noise" in (own / "results/tables/table3.md").read_text()
 
 
-@pytest.mark.parametrize("path", ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("path", PAGES)
 def test_what_a_page_links_to_is_there(path):
     page = ROOT / path
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):

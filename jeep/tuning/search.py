@@ -4,18 +4,23 @@ Round one edits the same facts with settings drawn from the method's space. Roun
 best few settings of round one; the best there is chosen, and its Score is of facts that did not choose those few.
 """
 
+import json
+import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Protocol, with_values
+from jeep.common.storage import write_jsonl
 from jeep.editors import load_editor
 from jeep.model.progress import fingerprint
 from jeep.tuning.bench import Bench
-from jeep.tuning.notes import Notes, Trial
 from jeep.tuning.space import Settings, Space, divide, draw_points
+
+Trial = dict[str, Any]
+"""round, draw, settings, Score (the mean over data sets), and the metrics of each data set under `sets`."""
 
 
 def search(
@@ -40,7 +45,7 @@ def search(
             raise UserError(f"{each.name}: {len(each.facts)} usable facts, {size * protocol.rounds} are needed")
     mark = fingerprint(bench.model, bench.content, name, settings, space, protocol, seed)
     about = {"editor": name, "protocol": protocol.model_dump(), "seed": seed, "fingerprint": mark}
-    notes = Notes(checkpoint, about)
+    notes = _Notes(checkpoint, about)
 
     def trials(number: int, draw: int, points: Sequence[Settings]) -> list[Trial]:
         """Points that differ in cheap settings alone; what is dear is made once, if one of them is not noted yet."""
@@ -63,3 +68,49 @@ def search(
     second = [one for trial in reversed(best) for one in trials(2, trial["draw"], [trial["settings"]])]
     second.sort(key=lambda trial: trial["Score"])  # of equal ones the best of round one stays last
     return [about, *first, *second]
+
+
+class _Notes:
+    """The trials of a search that are done, in a file of JSON lines that is read again after a kill."""
+
+    def __init__(self, path: Path | None, about: Mapping[str, Any]):
+        self.path, self.about = path, dict(about)
+        self.trials: dict[str, Trial] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
+        rows = list(_whole(lines))
+        if rows and rows[0] == self.about:
+            self.trials = {self._key(row["round"], row["settings"]): row for row in rows[1:]}
+            logging.info("%d trials are done already", len(self.trials))
+        elif rows:
+            other = path.with_name(f"{path.name}.other")
+            path.replace(other)
+            logging.warning("%s is of another search (model, facts or space) and is kept as %s", path, other.name)
+        if path:
+            write_jsonl(path, [self.about, *self.trials.values()])
+
+    @staticmethod
+    def _key(number: int, point: Settings) -> str:
+        return json.dumps([number, point], sort_keys=True)
+
+    def __contains__(self, key: tuple[int, Settings]) -> bool:
+        return self._key(*key) in self.trials
+
+    def __getitem__(self, key: tuple[int, Settings]) -> Trial:
+        return self.trials[self._key(*key)]
+
+    def add(self, trial: Trial) -> None:
+        """Note a trial that has ended."""
+        logging.info("round %d: Score %.2f with %s", trial["round"], trial["Score"], trial["settings"])
+        self.trials[self._key(trial["round"], trial["settings"])] = trial
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(trial, ensure_ascii=False) + "\n")
+
+
+def _whole(lines: Sequence[str]) -> Iterator[Trial]:
+    """The rows of JSON lines up to one that a kill has cut."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -155,3 +155,69 @@ def test_every_editor_can_be_looked_up():
     for name in EDITORS:
         with pytest.raises(ValueError, match="Field required"):
             load_editor(name, {})
+
+
+# A configuration that extends another
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A file of ten lines for a model of one's own."""
+
+    def write(**changes):
+        text = {
+            "extends": str(ROOT / "config" / "config.yaml"),
+            "models": {"mine": {"source": {"kind": "path", "path": "models/mine"}, "device": "cpu"}},
+            "methods": {"jeep": {"overrides": {"mine": JEEP}}},
+            "experiment": {"models": ["mine"], "datasets": ["mcf-demo"], "methods": ["none", "jeep"], "edits": 5},
+        }
+        (tmp_path / "mine.yaml").write_text(
+            yaml.safe_dump({k: v for k, v in (text | changes).items() if v is not None})
+        )
+        return tmp_path / "mine.yaml"
+
+    return write
+
+
+JEEP = {"low": {"layers": [1], "clamp": 1, "prior": 2}, "high": {"layers": [2], "clamp": 0.1, "prior": 2}}
+
+
+def test_what_is_named_is_inherited_and_what_is_run_is_said_anew(mine):
+    base, config = load_config(ROOT / "config" / "config.yaml"), load_config(mine())
+    assert set(config.models) == {*base.models, "mine"}
+    assert (config.corpus, config.statistics, config.datasets) == (base.corpus, base.statistics, base.datasets)
+    assert config.experiment.models == ["mine"]
+    assert config.experiment.curve is config.experiment.sweep is config.experiment.large is None
+    assert config.probe is config.tuning is None
+    assert config.editor("jeep", "mine", "mcf-demo").low.layers == (1,)
+    assert config.editor("memit", "gptj-nano", "mcf-demo") == base.editor("memit", "gptj-nano", "mcf-demo")
+    assert config.editor("jeep", "mine", "mcf-demo").optimization == base.editor(
+        "jeep", "gptj-nano", "mcf-demo"
+    ).optimization.model_copy(update={"learning_rate": 0.5, "stop_probability": None})
+
+
+def test_without_an_experiment_of_its_own_all_that_is_run_is_inherited(mine):
+    base = load_config(ROOT / "config" / "config.yaml")
+    config = load_config(mine(experiment=None, seeds=[3]))
+    assert config.seeds == [3]
+    assert (config.experiment, config.probe, config.tuning) == (base.experiment, base.probe, base.tuning)
+
+
+def test_one_may_extend_one_that_extends(mine, tmp_path):
+    first = mine()
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": str(first), "token_budget": 77}))
+    config = load_config(tmp_path / "more.yaml")
+    assert (config.token_budget, config.experiment.models) == (77, ["mine"])
+    (tmp_path / "loop.yaml").write_text(yaml.safe_dump({"extends": str(tmp_path / "loop.yaml")}))
+    with pytest.raises(UserError, match="extends itself"):
+        load_config(tmp_path / "loop.yaml")
+    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
+        load_config(mine(extends="none.yaml"))
+
+
+def test_another_folder_for_results_leaves_sources_where_they_are(mine, tmp_path, monkeypatch):
+    path = mine(workdir="runs/mine")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(path)
+    assert config.models["mine"].source.path == tmp_path / "models/mine"
+    assert str(load_config(mine()).models["mine"].source.path) == "models/mine"

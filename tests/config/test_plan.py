@@ -1,0 +1,72 @@
+"""What follows from a configuration: runs, what they share, and which methods the claims are about."""
+
+from conftest import ROOT
+
+from jeep.config.config import load_config, parse_config
+from jeep.config.plan import Plan
+
+
+def plan(name="config"):
+    return Plan(load_config(ROOT / "config" / f"{name}.yaml"))
+
+
+def renamed(config, names):
+    """The same configuration with other names for methods, everywhere."""
+    if isinstance(config, dict):
+        return {names.get(key, key): renamed(value, names) for key, value in config.items()}
+    if isinstance(config, list):
+        return [renamed(value, names) for value in config]
+    return names.get(config, config) if isinstance(config, str) else config
+
+
+def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_called():
+    raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
+    own = plan().roles
+    assert own == {
+        "jeep": "jeep",
+        "memit": "memit",
+        "low_high": [
+            ["wo_high_delta_and_step3", "wo_low_delta_and_step2"],
+            ["wo_step3", "wo_step2"],
+        ],
+    }
+    names = {name: f"ours-{number}" for number, name in enumerate(own["low_high"][0] + own["low_high"][1])}
+    names |= {"memit": "mass-editing"}
+    for method in raw["methods"].values():
+        method.pop("label", None)
+        if method.get("editor") == "memit":
+            method["editor"] = "MEMIT"
+    raw = {**renamed(raw, names)}
+    raw["methods"]["mass-editing"]["editor"] = "memit"
+    for name in [name for name in raw["methods"] if name.startswith("jeep-high.clamp")]:
+        del raw["methods"][name]
+    found = Plan(parse_config(raw)).roles
+    assert found["memit"] == "mass-editing"
+    assert found["low_high"] == [[names[name] for name in pair] for pair in own["low_high"]]
+
+
+def test_the_unedited_model_is_evaluated_once_and_others_under_every_seed():
+    found = plan("paper")
+    seeds = {run.method: set() for run in found.runs}
+    for run in found.runs:
+        seeds[run.method].add(run.seed)
+    assert seeds.pop("none") == {0}
+    assert set(map(tuple, map(sorted, seeds.values()))) == {(0, 1, 2)}
+
+
+def test_ablations_share_the_target_vectors_of_their_method():
+    found = plan()
+    owners = {name: found.target_owner("smollm2-135m", "mcf-demo", name) for name in found.experiment.ablations.methods}
+    assert owners["even_spread_step2"] == owners["wo_step2"] == owners["wo_step3"] == "jeep"
+    assert owners["separate_optimization"] == owners["wo_high_delta_and_step3"] != "jeep"
+
+
+def test_the_places_asked_for_are_those_of_runs_and_of_searches():
+    found = plan()
+    asked, run = set(found.asked_places("smollm2-135m")), set(found.places("smollm2-135m"))
+    assert run < asked
+    assert (22, "attention") in run or any(place == "attention" for _, place in run), "an ablation edits attention"
+    assert {(layer, "mlp") for layer in (3, 11, 18, 26)} <= asked - {(layer, "attention") for layer in range(30)}
+    assert found.searched_places("smollm2-135m", "mend") == [], "a hyper-network needs no covariance"
+    assert found.searched_places("smollm2-135m", "rome") == [(layer, "mlp") for layer in (6, 8, 10)]
+    assert plan("paper").asked_places("gptj") == plan("paper").places("gptj")
