@@ -5,7 +5,8 @@ the `Packing` in place of its mask, lays queries, keys and values out on a padde
 of earlier tokens in front where there are some, and packs the result again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -207,6 +208,15 @@ AttentionInterface.register(PACKED, packed_attention)
 AttentionInterface.register(PACKED_PRECISE, partial(packed_attention, precise=True))
 
 
-def use_packed_attention(network, precise: bool) -> None:
-    """Make a model's blocks take a Packing in place of the attention mask; `precise`: scores in float32 at least."""
-    network.config._attn_implementation = PACKED_PRECISE if precise else PACKED
+@contextmanager
+def packed(network, precise: bool) -> Iterator[None]:
+    """A model's blocks take a Packing in place of the attention mask, for the length of a block; then as before.
+
+    `precise`: scores in float32 at least.
+    """
+    config = network.config
+    own, config._attn_implementation = config._attn_implementation, PACKED_PRECISE if precise else PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = own

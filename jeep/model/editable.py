@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from jeep.common.errors import UserError
 from jeep.common.settings import Place
 from jeep.model.architectures import architecture_of
-from jeep.model.attention import Packing, use_packed_attention
+from jeep.model.attention import Packing, packed
 from jeep.model.batches import flat
 from jeep.model.tokens import load_tokenizer
 
@@ -32,7 +32,6 @@ class EditableModel:
         self.head = network.get_submodule(self.architecture.head)
         self._embedding = network.get_submodule(self.architecture.embedding)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
-        use_packed_attention(network, self.architecture.precise_scores)
 
     @property
     def depth(self) -> int:
@@ -94,9 +93,10 @@ class EditableModel:
         """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
         inputs = self._positions(states, packing)
         states = states[None]
-        for layer in range(first, last + 1):
-            states = self._block(layer, packing)(states, attention_mask=packing, **inputs)
-            states = states[0] if isinstance(states, tuple) else states
+        with packed(self.network, self.architecture.precise_scores):
+            for layer in range(first, last + 1):
+                states = self._block(layer, packing)(states, attention_mask=packing, **inputs)
+                states = states[0] if isinstance(states, tuple) else states
         return states[0]
 
     def _block(self, layer: int, packing: Packing) -> nn.Module:

@@ -163,3 +163,30 @@ def test_blocks_are_modules_of_the_model(pair):
     _, model = pair
     assert isinstance(model.blocks, nn.ModuleList)
     assert model.network.get_parameter(model.parameter_name(3)) is model.projection(3).weight
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_network_stays_as_usable_as_it_was(name, byte_level):
+    """Called, and asked to generate, before, during and after an edit: as a copy that was never wrapped."""
+    network, own = random_network(name), random_network(name)
+    model = EditableModel(network, byte_level)
+    ids, mask = torch.tensor([[5, 9, 2, 7], [8, 1, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    more = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+
+    def same():
+        assert torch.equal(network(ids, attention_mask=mask).logits, own(ids, attention_mask=mask).logits)
+        assert torch.equal(network.generate(ids[:1], **more), own.generate(ids[:1], **more))
+
+    same()
+    packing, states = model.pack([[5, 9, 2, 7]])
+    packed = model.logits(model.run(states, packing, 0, model.depth - 1))
+    torch.testing.assert_close(packed, network(ids[:1]).logits[0], rtol=1e-3, atol=1e-3)
+    same()
+    weight = model.parameter_name(1)
+    before = own.get_parameter(weight).data.clone()
+    with model.scratch([weight]):
+        model.add_({weight: torch.full_like(before, 0.01)})
+        own.get_parameter(weight).data += 0.01
+        same()
+    own.get_parameter(weight).data.copy_(before)
+    same()
