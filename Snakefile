@@ -15,7 +15,9 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/sources.smk"
 include: "rules/prepare.smk"
+include: "rules/covariance.smk"
 include: "rules/probe.smk"
 include: "rules/edit.smk"
 include: "rules/evaluate.smk"
