@@ -1,1 +1,18 @@
-"""Joint knowledge editing of language models (JEEP, AAAI 2025), its baselines, and how to measure them."""
+"""Joint knowledge editing of language models (JEEP, AAAI 2025), its baselines, and how to measure them.
+
+model = jeep.load("path/or/hub-id")
+edit = jeep.edit(model, "facts.jsonl")
+edit.save("edited/")
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Edit", "Fact", "Question", "edit", "load", "wrap"]
+
+
+def __getattr__(name: str) -> Any:
+    """The interface of `jeep.api`, imported when it is asked for: the command line starts without torch."""
+    if name in __all__:
+        return getattr(import_module("jeep.api"), name)
+    raise AttributeError(f"module 'jeep' has no attribute {name!r}")

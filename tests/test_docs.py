@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 from project import CONFIG, environment, make_project, snakemake
 
-from jeep.config.config import merge
+from jeep.common.settings import merge
 from jeep.data.facts import load_facts
 from jeep.model.editable import load_model
 from jeep.report.case_study import generate
@@ -58,6 +58,23 @@ def snakemake_lines():
             for line in text.splitlines():
                 if line.startswith("snakemake "):
                     yield pytest.param(line.partition(" #")[0].strip(), id=f"{path}: {line[:60]}")
+
+
+@pytest.mark.slow
+def test_one_edits_ones_own_model_in_python_and_by_a_command_as_the_readme_says_it(smollm2, tmp_path):
+    smollm2.save(tmp_path / "models/mine")
+    (tmp_path / "facts.jsonl").write_text(blocks("README.md", "json")[0])
+    (python,) = blocks("README.md", "python")
+    (command,) = (block for block in blocks("README.md", "") if block.startswith("jeep edit-facts"))
+    (row,) = load_facts(tmp_path / "facts.jsonl")
+    environ = environment(ROOT) | {"HF_ASSETS_CACHE": str(tmp_path / "assets")}
+    for call in ([sys.executable, "-c", python], shlex.split(command)):
+        shutil.rmtree(tmp_path / "edited", ignore_errors=True)
+        done = subprocess.run(call, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert generate(load_model(tmp_path / "edited", device="cpu"), row.prompt).startswith(row.target_new)
+    assert "1 of 1 facts took" in done.stderr
+    assert row.prompt in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -165,3 +165,12 @@ def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[
     for path, value in values.items():
         settings = with_value(settings, path, value)
     return dict(settings)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result

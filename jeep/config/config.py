@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from jeep.common.errors import UserError, complaint
-from jeep.common.settings import UNEDITED, Strict
+from jeep.common.settings import UNEDITED, Strict, merge
 from jeep.config.schema import (
     Corpus,
     Dataset,
@@ -173,15 +173,6 @@ class Config(Strict):
 
 def _by_model(entries: Mapping[str, Entry], model: str) -> Entry:
     return entries.get(model) or entries["default"]
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
 
 
 RUN_PARTS = {"experiment", "probe", "tuning"}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jeep.common.errors import UserError
 from jeep.common.storage import read_json, read_jsonl
@@ -97,23 +97,65 @@ def _counterfact(row: dict, case_id: str) -> Fact:
 
 def _zsre(row: dict, case_id: str) -> Fact:
     """A record of zsre_mend_eval.json or zsre_mend_train.json: the target is the correct answer."""
-    subject, source = row["subject"], row["src"]
-    if not subject.strip():
-        raise InvalidFact(case_id, "empty subject")
-    # The subject as whole words where there is such a place: "Ann" in "Who is Annie's friend Ann?" is the last word.
-    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", source) or re.search(re.escape(subject), source)
-    if match is None:
-        raise InvalidFact(case_id, f"the subject {subject!r} is not in its prompt {source!r}")
+    subject, template = row["subject"], _template(row["subject"], row["src"], case_id)
     if not row["answers"]:
         raise InvalidFact(case_id, "no answer")
     return Fact(
         case_id=case_id,
         subject=subject,
-        template=source[: match.start()] + "{}" + source[match.end() :],
+        template=template,
         relation="",
         target_new=row["answers"][0],
         paraphrases=(row["rephrase"],),
         unrelated=(Question(row["loc"] + "?", row["loc_ans"]),),
+    )
+
+
+def _template(subject: str, prompt: str, case_id: str) -> str:
+    """A prompt with `{}` for its subject: as whole words where there is such a place, so that "Ann" in "Who is Annie's
+    friend Ann?" is the last word.
+    """
+    if not subject.strip():
+        raise InvalidFact(case_id, "empty subject")
+    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt) or re.search(re.escape(subject), prompt)
+    if match is None:
+        raise InvalidFact(case_id, f"the subject {subject!r} is not in its prompt {prompt!r}")
+    return prompt[: match.start()] + "{}" + prompt[match.end() :]
+
+
+def _texts(value: Any) -> list[str]:
+    """One text, or a list of them, nested or not; nothing for None."""
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    return [text for item in value for text in _texts(item)]
+
+
+def _easyedit(row: dict, case_id: str) -> Fact:
+    """A record with the names of EasyEdit and KnowEdit: prompt, subject, target_new, ground_truth, rephrase_prompt, and
+    locality as {kind: {prompt, ground_truth}}, as lists of such, or as locality_prompt and locality_ground_truth.
+    """
+    subject, (prompt, *_) = row["subject"], _texts(row.get("prompt", row.get("prompts"))) or [""]
+    pairs = [(row.get("locality_prompt"), row.get("locality_ground_truth"))]
+    for kind in (row.get("locality") or {}).values():
+        for entry in kind if isinstance(kind, list) else [kind]:
+            pairs.append((entry["prompt"], entry["ground_truth"]))
+    unrelated = []
+    for prompts, answers in pairs:
+        prompts, answers = _texts(prompts), answers if isinstance(answers, list) else [answers]
+        if len(prompts) == 1:  # one prompt may have several answers: the first is its name
+            answers = answers[:1]
+        answered = [(one, _texts(answer)) for one, answer in zip(prompts, answers, strict=False)]
+        unrelated += [Question(one, texts[0]) for one, texts in answered if texts]
+    true = _texts(row.get("ground_truth", row.get("target_true")))
+    return Fact(
+        case_id=case_id,
+        subject=subject,
+        template=_template(subject, prompt, case_id),
+        relation=row.get("relation_id", ""),
+        target_new=(_texts(row["target_new"]) or [""])[0],
+        target_true=true[0] if true else None,
+        paraphrases=tuple(_texts(row.get("rephrase_prompt", row.get("rephrase")))),
+        unrelated=tuple(unrelated),
     )
 
 
@@ -122,8 +164,13 @@ def _own(row: dict, case_id: str) -> Fact:
     return Fact.from_json({"case_id": case_id} | row)
 
 
-Format = Literal["counterfact", "zsre", "jsonl"]
-_READERS: dict[str, Callable[[dict, str], Fact]] = {"counterfact": _counterfact, "zsre": _zsre, "jsonl": _own}
+Format = Literal["counterfact", "zsre", "easyedit", "jsonl"]
+_READERS: dict[str, Callable[[dict, str], Fact]] = {
+    "counterfact": _counterfact,
+    "zsre": _zsre,
+    "easyedit": _easyedit,
+    "jsonl": _own,
+}
 
 
 def _rows(path: Path, form: Format) -> Iterator[dict]:
@@ -141,7 +188,12 @@ def read_facts(path: Path | str, form: Format) -> Iterator[Fact | InvalidFact]:
 
     Raises UserError for a file that is missing, truncated, or not of this format at all.
     """
-    for number, row in enumerate(_rows(Path(path), form)):
+    yield from parse_facts(_rows(Path(path), form), form)
+
+
+def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFact]:
+    """As `read_facts`, of rows that are read already."""
+    for number, row in enumerate(rows):
         case_id = str(row.get("case_id", number)) if isinstance(row, dict) else str(number)
         try:
             yield _READERS[form](row, case_id)

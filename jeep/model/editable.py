@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,10 @@ class EditableModel:
 
     def __init__(self, network: nn.Module, tokenizer, *, compiled: bool = False):
         """`compiled`: batches that run many times go through torch.compile's version of each block."""
+        self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
         self.network = network.eval().requires_grad_(False)
+        self.edits: list[Any] = []
+        """What is in force, the latest last (`jeep.api.Edit`)."""
         self.tokenizer = tokenizer
         self.architecture = architecture_of(network.config)
         self.blocks = network.get_submodule(self.architecture.blocks)
@@ -32,6 +36,22 @@ class EditableModel:
         self.head = network.get_submodule(self.architecture.head)
         self._embedding = network.get_submodule(self.architecture.embedding)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
+
+    def release(self) -> None:
+        """Give the network back as it came: edits undone, gradients and mode as they were."""
+        while self.edits:
+            self.edits[-1].undo()
+        training, gradients = self._given
+        self.network.train(training)
+        for parameter, required in gradients:
+            parameter.requires_grad_(required)
+
+    def __enter__(self) -> "EditableModel":
+        """The model; its network is given back at the block's end."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     @property
     def depth(self) -> int:
@@ -155,7 +175,7 @@ def load_model(
 ) -> EditableModel:
     """Load a checkpoint folder. Raises UserError when it is missing or of an unknown architecture.
 
-    `compiled` needs a C++ compiler on a CPU; UserError without one.
+    A `dtype` of "auto" is the checkpoint's own. `compiled` needs a C++ compiler on a CPU; UserError without one.
     """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
@@ -164,6 +184,6 @@ def load_model(
     if compiled and target.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         raise UserError("compile: true needs a C++ compiler (g++), and there is none")
     network = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), device_map={"": target} if target.type != "cpu" else None
+        folder, dtype=getattr(torch, dtype, dtype), device_map={"": target} if target.type != "cpu" else None
     )
     return EditableModel(network, load_tokenizer(folder), compiled=compiled)

@@ -1,6 +1,6 @@
 """Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ def select(
     """
     kept: list[Fact] = []
     skipped: list[dict[str, str]] = []
-    for item in _checked(path, form, metrics, tokenizer):
+    for item in checked(read_facts(path, form), metrics, tokenizer):
         if isinstance(item, Fact):
             kept.append(item)
         elif on_invalid == "error":
@@ -38,9 +38,10 @@ def select(
     return kept, skipped
 
 
-def _checked(path: Path, form: Format, metrics: Metrics, tokenizer) -> Iterator[Fact | InvalidFact]:
+def checked(facts: Iterable[Fact | InvalidFact], metrics: Metrics | None, tokenizer) -> Iterator[Fact | InvalidFact]:
+    """Each fact, or why it cannot be used with a tokenizer (and a metric, where one is named)."""
     seen: set[str] = set()
-    for fact in read_facts(path, form):
+    for fact in facts:
         if isinstance(fact, Fact):
             try:
                 if fact.case_id in seen:
@@ -53,7 +54,7 @@ def _checked(path: Path, form: Format, metrics: Metrics, tokenizer) -> Iterator[
         yield fact
 
 
-def _check(fact: Fact, metrics: Metrics, tokenizer) -> None:
+def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
     """Raise InvalidFact unless every position and every answer of the fact can be found."""
     if metrics == "counterfact" and fact.target_true is None:
         raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")

@@ -1,4 +1,4 @@
-"""The stages of the pipeline: what prepares, what edits and measures, what probes, what shows.
+"""The stages of the pipeline: what prepares, what edits and measures, what probes, what shows; and one's own model.
 
 Each is a function to be called and a sub-command of `jeep`; a rule of the pipeline and the stage it runs have one name.
 It may import everything below.
@@ -7,11 +7,11 @@ It may import everything below.
 from collections.abc import Callable
 from inspect import isfunction
 
-from jeep.stages import edit, prepare, probe, results
+from jeep.stages import edit, own, prepare, probe, results
 
 STAGES: list[Callable[..., None]] = [
     function
-    for module in (prepare, edit, probe, results)
+    for module in (own, prepare, edit, probe, results)
     for function in vars(module).values()
     if isfunction(function) and function.__module__ == module.__name__
 ]

@@ -1,0 +1,88 @@
+"""Settings for a model that nobody has searched for: the paper's for its models, and by relative depth for others."""
+
+from typing import Any
+
+from jeep.common.errors import UserError
+from jeep.common.settings import merge
+from jeep.model.editable import EditableModel
+
+_PAPER: dict[tuple[str, int], dict[str, dict[str, Any]]] = {
+    # Appendix D, Multi-CounterFact, by architecture and number of blocks.
+    ("gptj", 28): {
+        "jeep": {
+            "low": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "prior": 2000},
+            "high": {"layers": [15, 16], "clamp": 0.25, "prior": 2000},
+        },
+        "memit": {"region": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "prior": 15000}},
+        "pmet": {
+            "region": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "prior": 6000},
+            "optimization": {"learning_rate": 0.2},
+        },
+        "rome": {"layer": 5},
+        "ft_wd": {"layer": 21},
+    },
+    ("llama", 32): {
+        "jeep": {
+            "low": {"layers": [5, 6, 7, 8, 9, 10], "clamp": 1, "prior": 2500},
+            "high": {"layers": [22, 23, 24], "clamp": 0.25, "prior": 1000},
+        },
+        "memit": {"region": {"layers": [5, 6, 7, 8, 9, 10], "clamp": 0.9, "prior": 4000}},
+        "pmet": {"region": {"layers": [5, 6, 7, 8, 9, 10], "clamp": 0.9, "prior": 4000}},
+        "rome": {"layer": 7},
+        "ft_wd": {"layer": 23, "stop_loss": 0.1},
+    },
+}
+_GENERAL: dict[str, dict[str, Any]] = {
+    # Appendix D: what holds for every model.
+    "jeep": {
+        "optimization": {"steps": 30, "stop_probability": 0.9},
+        "low": {"spread": "sqrt"},
+        "high": {"spread": "even"},
+    },
+    "memit": {"optimization": {"steps": 25, "stop_loss": 0.05}, "region": {"spread": "even"}},
+    "pmet": {
+        "optimization": {"steps": 30, "kl_factor": 1, "stop_loss": 0.05, "relax": {}},
+        "region": {"spread": "sqrt"},
+    },
+    "rome": {"optimization": {"steps": 20, "stop_loss": 0.05}, "prefixes": ["5x10"]},
+    "ft_wd": {},
+}
+_SMALL_MODEL = 1_000_000_000
+"""Parameters below which the settings are those chosen for SmolLM2 (135M) on its development facts (config/search)."""
+
+
+def _span(depth: int, first: float, end: float) -> list[int]:
+    """The layers from one relative depth up to another, at least one."""
+    start = min(round(first * depth), depth - 1)
+    return list(range(start, max(round(end * depth), start + 1)))
+
+
+def _by_depth(depth: int, *, small: bool) -> dict[str, dict[str, Any]]:
+    """Settings for another architecture or size: where SmolLM2's regions lie, with its strengths or LLaMA 7B's."""
+    low, high = _span(depth, 0.2, 0.32), _span(depth, 0.67, 0.77)
+    region = {"layers": low, "clamp": 0.75, "prior": 250} if small else {"layers": low, "clamp": 0.9, "prior": 4000}
+    return {
+        "jeep": {
+            "low": {"layers": low, "clamp": 1.5, "prior": 250} if small else {"layers": low, "clamp": 1, "prior": 2500},
+            "high": {"layers": high, "clamp": 0.05 if small else 0.25, "prior": 1000},
+            **({"optimization": {"stop_probability": 0.97}} if small else {}),
+        },
+        "memit": {"region": region},
+        "pmet": {"region": region},
+        "rome": {"layer": low[-1]},
+        "ft_wd": {"layer": high[0], **({"learning_rate": 3e-3, "stop_loss": 0.5} if small else {})},
+    }
+
+
+def default_settings(editor: str, model: EditableModel) -> dict[str, Any]:
+    """The settings of an editor for a model that nothing was searched for, by architecture, depth and size.
+
+    Raises UserError for an editor that is trained first (MEND, MALMEN): the pipeline does that.
+    """
+    if editor not in _GENERAL:
+        raise UserError(f"{editor} has no settings without a search: choose one of {', '.join(_GENERAL)}")
+    known = _PAPER.get((model.network.config.model_type, model.depth))
+    if known is None:
+        small = sum(parameter.numel() for parameter in model.network.parameters()) < _SMALL_MODEL
+        known = _by_depth(model.depth, small=small)
+    return merge(_GENERAL[editor], known[editor])

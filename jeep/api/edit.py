@@ -1,0 +1,231 @@
+"""An edit: facts written into a model that is in memory, measured, undone, saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jinja2
+from pydantic import ValidationError
+
+from jeep.api.defaults import default_settings
+from jeep.api.facts import Facts, usable_facts
+from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
+from jeep.api.statistics import covariances_for
+from jeep.common.errors import UserError, complaint
+from jeep.common.settings import merge
+from jeep.common.storage import atomic
+from jeep.editors import load_editor
+from jeep.probes.contrast import contrast
+from jeep.probes.proposal import propose_regions
+from jeep.vectors.prefixes import sample_prefixes
+from jeep.vectors.targets import Target, optimize_facts
+from jeep.vectors.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from torch import Tensor
+
+    from jeep.data.facts import Fact, Format
+    from jeep.editors.base import Editor
+    from jeep.model.editable import EditableModel
+
+
+@dataclass
+class Edit:
+    """Facts that were written into a model: in force until `undo`, or for the length of a `with` block."""
+
+    model: EditableModel
+    facts: list[Fact]
+    method: str
+    settings: dict[str, Any]
+    deltas: dict[str, Tensor]
+    """The change of each parameter, by its name."""
+    outcome: pd.DataFrame
+    """A row for each prompt of the facts: case_id, kind (edited, paraphrase, unrelated), prompt, the answer that is
+    wanted, its probability before and after (p_before, p_after), whether the model says it (said_before, said_after),
+    ok, and why an edited prompt is not."""
+    refused: list[dict[str, str]]
+    """Records that could not be used, with reasons."""
+    seconds: float
+    _before: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """What the parameters were, while the edit is in force."""
+
+    def __str__(self) -> str:
+        """What took, what did not and why, and how long it took."""
+        return summary(self.outcome, self.seconds)
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the model has the edit."""
+        return bool(self._before)
+
+    def apply(self) -> Edit:
+        """Write the edit into the model (again); nothing where it is in force."""
+        if not self.in_force:
+            network = self.model.network
+            self._before = {name: network.get_parameter(name).data.clone() for name in self.deltas}
+            self.model.add_(self.deltas)
+            self.model.edits.append(self)
+        return self
+
+    def undo(self) -> None:
+        """Give the model back what it was, bit for bit. Raises UserError while a later edit is in force."""
+        if not self.in_force:
+            return
+        if self.model.edits[-1] is not self:
+            raise UserError("a later edit is in force: undo that one first")
+        for name, value in self._before.items():
+            self.model.network.get_parameter(name).data.copy_(value)
+        self._before = {}
+        self.model.edits.pop()
+
+    def __enter__(self) -> Edit:
+        """In force for the length of the block."""
+        return self.apply()
+
+    def __exit__(self, *error: object) -> None:
+        self.undo()
+
+    def report(self, path: str | Path) -> Path:
+        """A page of HTML: every prompt before and after, what did not take and why, the settings."""
+        template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+        layout = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+        text = layout.from_string(template).render(
+            title=f"{len(self.facts)} facts edited by {self.method}",
+            summary=str(self),
+            kinds={"edited": "Edited facts", "paraphrase": "Paraphrases", "unrelated": "Unrelated prompts"},
+            outcome=self.outcome.to_dict("records"),
+            refused=self.refused,
+            method=self.method,
+            changed=sorted(self.deltas),
+            settings=json.dumps(self.settings, ensure_ascii=False, indent=2),
+        )
+        with atomic(Path(path).expanduser()) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return Path(path)
+
+    def save(self, folder: str | Path) -> Path:
+        """The edited model as an ordinary checkpoint folder, with what was done in its jeep.json."""
+        about = {
+            "method": self.method,
+            "settings": self.settings,
+            "edits": [fact.to_json() for fact in self.facts],
+            "changed": sorted(self.deltas),
+            "took": int(self.outcome.query("kind == 'edited'")["ok"].sum()),
+            "versions": {name: version(name) for name in ("jeep", "torch", "transformers")},
+        }
+        was_in_force, path = self.in_force, Path(folder).expanduser()
+        self.apply()
+        try:
+            with atomic(path) as scratch:
+                self.model.save(scratch)
+                text = json.dumps(about, ensure_ascii=False, indent=2)
+                (scratch / "jeep.json").write_text(text + "\n", encoding="utf-8")
+        finally:
+            if not was_in_force:
+                self.undo()
+        return path
+
+
+def edit(
+    model: EditableModel,
+    facts: Facts,
+    method: str = "jeep",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    regions: Literal["probe"] | None = None,
+    text: str | Path | Iterable[str] | None = None,
+    tokens: int | None = None,
+    form: Format | None = None,
+    on_invalid: Literal["error", "skip"] = "error",
+    seed: int = 0,
+    token_budget: int = 2048,
+) -> Edit:
+    """Write facts into a model and measure what that did; the model has the edit afterwards (`Edit.undo`).
+
+    `facts` are a file, a table, or records (the project's own, CounterFact's, zsRE's or EasyEdit's names). `method` is
+    jeep, memit, pmet, rome or ft_wd; `settings` replace some of its settings for this model, which are the paper's for
+    the paper's models and else by relative depth. `regions="probe"` takes JEEP's layers from the contrast probe on
+    these facts, which then need original answers. Covariances are estimated on `text` (default: leads of Wikipedia)
+    over `tokens` (default: ten for each input of W_O), and kept.
+
+    Raises UserError where facts, settings and model do not fit one another; the model is then as it was.
+    """
+    started = time.monotonic()
+    chosen, refused = usable_facts(facts, model.tokenizer, form, on_invalid)
+    editor, full = _editor(model, method, settings or {}, _probed(model, chosen, token_budget) if regions else {})
+    logging.info("%s with %s", method, json.dumps(full))
+    prompts = prompts_of(chosen)
+    before = answered(model, prompts, token_budget)
+    prefixes = sample_prefixes(model, seed, [tuple(map(int, kind.split("x"))) for kind in editor.prefixes])
+    with _without_edits(model):
+        covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
+    targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
+    deltas = editor.edit(model, _task(chosen, targets, prefixes, covariance, token_budget))
+    done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0).apply()
+    after = answered(model, prompts, token_budget)
+    done.outcome = outcome_of(prompts, before, after, reasons_of(chosen, targets))
+    done.seconds = time.monotonic() - started
+    return done
+
+
+def _editor(
+    model: EditableModel, method: str, settings: Mapping[str, Any], regions: Mapping[str, Any]
+) -> tuple[Editor, dict[str, Any]]:
+    """The method for this model, and all its settings."""
+    name = method.replace("-", "_")
+    full = merge(merge(default_settings(name, model), regions), settings)
+    try:
+        editor = load_editor(name, full)
+    except ValidationError as error:
+        raise UserError(f"settings of {method}: {complaint(error)}") from None
+    deepest = max((layer for layer, _ in editor.covariances), default=getattr(editor, "layer", 0))
+    if deepest >= model.depth:
+        raise UserError(f"settings of {method}: layer {deepest} of a model that has {model.depth}, counted from 0")
+    return editor, full
+
+
+def _probed(model: EditableModel, facts: list[Fact], token_budget: int) -> dict[str, Any]:
+    """JEEP's regions as the contrast probe proposes them on the facts."""
+    found = propose_regions(contrast(model, facts, norm=True, token_budget=token_budget), low=6, high=3)
+    empty = [name for name in ("low", "high") if not found[name]]
+    if empty:
+        raise UserError(
+            f"the probe proposes no {empty[0]} region on these {len(facts)} facts: give its layers yourself"
+        )
+    return {name: {"layers": found[name]} for name in ("low", "high")}
+
+
+def _task(
+    facts: list[Fact], targets: list[Target], prefixes: list[str], covariance: Mapping, token_budget: int
+) -> Task:
+    """What is written: facts whose target vector did not stay finite are left out. Raises UserError where all are."""
+    if not targets:
+        return Task(facts, prefixes, token_budget, covariance=covariance)
+    pairs = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
+    if not pairs:
+        raise UserError("no target vector stayed finite: a smaller learning rate, or float32, may help")
+    return Task([fact for fact, _ in pairs], prefixes, token_budget, [target for _, target in pairs], covariance)
+
+
+@contextmanager
+def _without_edits(model: EditableModel) -> Iterator[None]:
+    """The model before its first edit, for the length of a block: covariances are of that."""
+    in_force = list(model.edits)
+    for each in reversed(in_force):
+        each.undo()
+    try:
+        yield
+    finally:
+        for each in in_force:
+            each.apply()

@@ -1,0 +1,49 @@
+"""Models to edit: from a folder, from the hub, or loaded already."""
+
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from jeep.common.errors import UserError
+from jeep.model.editable import EditableModel, load_model, pick_device
+
+_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.safetensors"]
+_NOT = ["original/*", "consolidated*", "*/*.safetensors"]
+
+
+def load(
+    source: str | Path, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
+) -> EditableModel:
+    """A model from a checkpoint folder or a repository of the hub (`revision`: a branch, a tag or a commit of it).
+
+    `dtype` is float32, float16, bfloat16, or auto: the checkpoint's own on an accelerator, float32 on a CPU. `device`
+    is a torch device, or auto: the first accelerator, or the CPU. Of a gated repository the token is in HF_TOKEN.
+    Raises UserError where there is no such model, or its architecture is unknown.
+    """
+    folder = folder_of(source, revision)
+    if dtype == "auto":
+        dtype = "float32" if pick_device(device).type == "cpu" else "auto"
+    return load_model(folder, dtype, device)
+
+
+def folder_of(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """The checkpoint folder of a source, downloaded where it is none. Raises UserError where there is no such model."""
+    folder = Path(source).expanduser()
+    if folder.exists():
+        return folder
+    patterns = [name for name in _FILES if weights or name != "*.safetensors"]
+    try:
+        found = snapshot_download(str(source), revision=revision, allow_patterns=patterns, ignore_patterns=_NOT)
+    except HFValidationError:
+        raise UserError(f"{source}: no such folder, and no name of a repository of the hub") from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source}: no such folder, and the hub has none to give ({reason})") from None
+    return Path(found)
+
+
+def wrap(network: torch.nn.Module, tokenizer) -> EditableModel:
+    """A model that is loaded already. As a context manager, it is given back as it was: weights, gradients, mode."""
+    return EditableModel(network, tokenizer)

@@ -1,0 +1,224 @@
+"""The Python interface on tiny models that know the cities: facts in, an edit out, and everything back."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from conftest import TEXT, train_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import jeep
+from jeep.api import statistics
+from jeep.common.errors import UserError
+
+SETTINGS = {
+    "low": {"layers": [0], "clamp": 2.0, "prior": 0.2},
+    "high": {"layers": [2], "clamp": 2.0, "prior": 0.2},
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """An assets cache of the test's own."""
+    folder = tmp_path_factory.mktemp("assets")
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def text():
+    """Every byte occurs, so that the keys of the lowest layer, which depend on the token alone, span their space."""
+    generator = torch.Generator().manual_seed(0)
+    codes = [torch.randint(33, 0x250, (20,), generator=generator) for _ in range(600)]
+    return ["".join(map(chr, row.tolist())) for row in codes] + TEXT
+
+
+@pytest.fixture
+def model(byte_level):
+    """A tiny LLaMA; blocks of the other kind have their tests in `editors`."""
+    trained = train_tiny("llama", byte_level)
+    yield trained
+    while trained.edits:
+        trained.edits[-1].undo()
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def edited(model, facts, text, **more):
+    return jeep.edit(model, facts[:4], **{"settings": SETTINGS, "text": text, "tokens": 12000} | more)
+
+
+def test_the_outcome_tells_of_every_prompt_before_and_after(model, facts, text):
+    edit = edited(model, facts, text)
+    table = edit.outcome
+    prompts = [p for fact in facts[:4] for p in (fact.prompt, *fact.paraphrases, *(q.prompt for q in fact.unrelated))]
+    assert list(table.prompt) == prompts
+    own = table[table.kind == "edited"].set_index("case_id")
+    assert not own.said_before.any()
+    assert own.ok.all()
+    assert own.said_after.all()
+    assert (own.p_after > own.p_before).all()
+    assert set(own.why) == {""}
+    assert "4 of 4 facts took (0 before)" in str(edit)
+    kept = table[table.kind == "unrelated"]
+    assert (kept.ok == (kept.said_after | ~kept.said_before)).all()
+
+
+def test_what_it_says_is_what_greedy_decoding_gives(model, facts, text):
+    """Against transformers' own generation on the network that was wrapped, edited."""
+    edit = edited(model, facts, text)
+    for row in edit.outcome.itertuples():
+        ids = model.tokenizer(row.prompt, return_tensors="pt").input_ids
+        found = model.network.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        assert model.tokenizer.decode(found).strip().startswith(row.answer) == row.said_after
+
+
+def test_an_edit_can_be_undone_applied_again_and_for_a_while(model, facts, text):
+    before = weights(model)
+    edit = edited(model, facts, text)
+    after = weights(model)
+    assert not same(before, after)
+    edit.undo()
+    assert same(before, weights(model))
+    edit.undo()
+    with edit:
+        assert same(after, weights(model))
+    assert same(before, weights(model))
+    with pytest.raises(RuntimeError), edit:
+        raise RuntimeError
+    assert same(before, weights(model))
+    edit.apply()
+    later = edited(model, facts[4:], text)
+    with pytest.raises(UserError, match="undo that one first"):
+        edit.undo()
+    later.undo()
+    edit.undo()
+    assert same(before, weights(model))
+
+
+def test_a_wrapped_network_is_given_back_as_it_came(model, facts, text):
+    network = model.network
+    network.train()
+    norm = next(name for name, _ in network.named_parameters() if "norm" in name or "ln_f" in name)
+    network.get_parameter(norm).requires_grad_(True)
+    before = weights(model)
+    with jeep.wrap(network, model.tokenizer) as wrapped:
+        edited(wrapped, facts, text)
+        assert not same(before, weights(wrapped))
+        assert not network.training
+    assert same(before, weights(model))
+    assert network.training
+    assert [name for name, p in network.named_parameters() if p.requires_grad] == [norm]
+    network.eval().requires_grad_(False)
+
+
+def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, facts, text, tmp_path):
+    edit = edited(model, facts, text)
+    edit.undo()
+    before = weights(model)
+    edit.save(tmp_path / "edited")
+    assert same(before, weights(model))
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "edited")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "edited")
+    for fact in facts[:4]:
+        ids = tokenizer(fact.prompt, return_tensors="pt").input_ids
+        found = network.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        assert tokenizer.decode(found).strip().startswith(fact.target_new)
+    about = json.loads((tmp_path / "edited/jeep.json").read_text())
+    assert about["method"] == "jeep"
+    assert about["settings"]["low"] == {"spread": "sqrt", **SETTINGS["low"]}
+    assert [row["case_id"] for row in about["edits"]] == [fact.case_id for fact in facts[:4]]
+    assert about["took"] == 4
+
+
+def test_covariances_are_estimated_once_and_kept(model, facts, text, cache, monkeypatch):
+    passes = []
+    original = statistics.collect
+    monkeypatch.setattr(statistics, "collect", lambda *a: passes.append(a[2]) or original(*a))
+    edited(model, facts, text).undo()
+    edited(model, facts, text).undo()
+    assert passes == [[(0, "mlp"), (2, "mlp")]]
+    first = edited(model, facts, text, settings=SETTINGS | {"low": SETTINGS["low"] | {"layers": [1]}})
+    assert passes[1:] == [[(1, "mlp")]]
+    edited(model, facts[4:], text)
+    assert len(passes) == 2, "of the model before its first edit, whatever is in force"
+    assert first.in_force
+    edited(model, facts[4:], text[:590]).undo()
+    assert len(passes) == 3
+    assert statistics.cache_folder() == cache / "jeep"
+
+
+@pytest.mark.parametrize("method", ["memit", "pmet", "rome", "ft-wd"])
+def test_every_method_without_training_has_settings(method, model, facts, text):
+    edit = jeep.edit(model, facts[:2], method, text=text, tokens=12000)
+    assert edit.outcome.query("kind == 'edited'").p_after.sum() > edit.outcome.query("kind == 'edited'").p_before.sum()
+
+
+def test_facts_come_in_many_forms(model, facts, text, tmp_path):
+    easy = {
+        "prompt": facts[0].prompt,
+        "subject": facts[0].subject,
+        "target_new": facts[0].target_new,
+        "ground_truth": [facts[0].target_true],
+        "rephrase_prompt": facts[0].paraphrases[0],
+        "locality": {"neighborhood": {"prompt": [q.prompt for q in facts[0].unrelated][:1], "ground_truth": ["x"]}},
+    }
+    own = facts[0].to_json()
+    (tmp_path / "facts.jsonl").write_text(json.dumps(own) + "\n")
+    forms = [facts[0], [facts[0]], [easy], pd.DataFrame([own]), tmp_path / "facts.jsonl", str(tmp_path / "facts.jsonl")]
+    for form in forms:
+        edit = jeep.edit(model, form, settings=SETTINGS, text=text, tokens=12000)
+        (read,) = edit.facts
+        assert (read.prompt, read.target_new, read.target_true) == (
+            facts[0].prompt,
+            easy["target_new"],
+            facts[0].target_true,
+        )
+        edit.undo()
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda model, facts: jeep.edit(model, []), "no facts"),
+        (
+            lambda model, facts: jeep.edit(model, [{"subject": "Ada", "template": "no place", "target_new": "x"}]),
+            "needs one",
+        ),
+        (lambda model, facts: jeep.edit(model, facts[:1], "mend"), "no settings without a search"),
+        (lambda model, facts: jeep.edit(model, facts[:1], settings={"lo": {}}), "settings of jeep: lo: unknown key"),
+        (
+            lambda model, facts: jeep.edit(model, facts[:1], settings={"high": {"layers": [7]}}),
+            "layer 7 of a model that has 4",
+        ),
+        (lambda model, facts: jeep.load("no/such/model/anywhere"), "no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_the_model_as_it_was(call, complaint, model, facts):
+    before = weights(model)
+    with pytest.raises(UserError, match=complaint):
+        call(model, facts)
+    assert same(before, weights(model))
+    assert model.edits == []
+
+
+def test_a_fact_that_did_not_take_says_why(model, facts, text):
+    """Contradicted by another; a target vector that a small clamp cannot reach; and records that are left out."""
+    first = facts[0].to_json()
+    other = first | {"case_id": "other", "target_new": facts[0].target_true}
+    edit = jeep.edit(model, [first, other, {"case_id": "bad"}], settings=SETTINGS, text=text, on_invalid="skip")
+    rows = edit.outcome[(edit.outcome.kind == "edited") & ~edit.outcome.ok].set_index("case_id")
+    assert set(rows.why) <= {"contradicted by fact other", f"contradicted by fact {facts[0].case_id}"}
+    assert len(rows) >= 1
+    assert [row["case_id"] for row in edit.refused] == ["bad"]
+    edit.undo()
+    weak = {"low": SETTINGS["low"] | {"clamp": 0.01}, "high": SETTINGS["high"] | {"clamp": 0.01}}
+    (why,) = jeep.edit(model, facts[:1], settings=weak, text=text).outcome.query("kind == 'edited'").why
+    assert why.startswith("its target vector was not reached (probability 0.")
