@@ -7,51 +7,48 @@ Snakemake reads them as targets.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
 
 _ASSIGNED = ("groups", "group_components")
 """Lists of assignments whose help does not say so."""
 
 
-def _form(action: argparse.Action) -> Callable[[str], bool] | None:
-    """Whether a word can be of an option's list; None where any can, or where the option takes no list."""
-    if action.nargs not in ("+", "*") or not action.option_strings:
-        return None
+def _belongs(action: argparse.Action, word: str) -> bool:
+    """Whether a word can be of an option's list: by its choices, or by the form that its values have."""
     if action.dest == "configfile":
-        return lambda word: word.endswith((".yaml", ".yml", ".json"))
+        return word.endswith((".yaml", ".yml", ".json")) and not word.startswith("results/")
     if action.choices:
-        return lambda word: word in action.choices
+        return word in action.choices
     assigned = "=" in str(action.metavar) or action.dest in _ASSIGNED
-    return (lambda word: "=" in word) if assigned else None
-
-
-def _lists(parser: argparse.ArgumentParser) -> Mapping[str, Callable[[str], bool]]:
-    """The parser's options that take a list of words of a form of their own, by every way to write them."""
-    forms = {name: _form(action) for action in parser._actions for name in action.option_strings}
-    return {name: form for name, form in forms.items() if form is not None}
+    return "=" in word or not assigned
 
 
 def targets_first(arguments: list[str], parser: argparse.ArgumentParser | None = None) -> list[str]:
-    """The arguments with the targets that stand behind such lists moved to the front."""
+    """The arguments with all targets moved to the front, where one stands behind a list that would swallow it."""
     if parser is None:
         from snakemake.cli import get_argument_parser
 
         parser = get_argument_parser()
-    lists = _lists(parser)
+    options = {name: action for action in parser._actions for name in action.option_strings}
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     targets: list[str] = []
     others: list[str] = []
-    belongs = None
-    for number, argument in enumerate(arguments):
-        if argument == "--":
-            others += arguments[number:]
-            break
-        if argument.startswith("-"):
-            belongs = lists.get(argument)
-        elif belongs and not belongs(argument):
-            targets.append(argument)
+    action, taken, swallowed = None, 0, False
+    for word in arguments[:end]:
+        if word.startswith("-"):
+            action, taken = options.get(word), 0
+            others.append(word)
             continue
-        others.append(argument)
-    return targets + others
+        if action is not None and action.nargs in ("+", "*"):
+            if not _belongs(action, word):
+                swallowed = True
+                targets.append(word)
+                continue
+        elif action is None or action.nargs == 0 or taken:
+            targets.append(word)
+            continue
+        taken += 1
+        others.append(word)
+    return targets + others + arguments[end:] if swallowed else list(arguments)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -16,9 +17,10 @@ from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance
 from jeep.config.config import parse_config
 from jeep.config.plan import Plan, Run
+from jeep.stages import STAGES
 
 try:
-    CONFIG = parse_config(config)
+    CONFIG = parse_config(config, folder=Path(workflow.configfiles[0]).parent)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -75,11 +77,23 @@ def editor_name(wildcards):
     return CONFIG.editor_name(wildcards.method)
 
 
+PARAMETERS = {stage.__name__: signature(stage).parameters for stage in STAGES}
+
+
+def stage_code(*stages, modules=()):
+    """Digest of the code of stages, with how they load a model and read a text where they do, and of further modules."""
+    entries = [f"jeep.stages.{stage}" for stage in stages]
+    parameters = {name for stage in stages for name in PARAMETERS[stage.partition(":")[2]]}
+    readers = {"checkpoint": "load", "sample": "sample"}
+    entries += [f"jeep.stages.options:{reader}" for name, reader in readers.items() if name in parameters]
+    return code_digest(*entries, *modules)
+
+
 def method_code(stage):
     """A params function: the digest of the code of a stage and of the method's own file."""
 
     def code(wildcards):
-        return code_digest(f"jeep.stages.{stage}", f"jeep.editors.{editor_name(wildcards)}")
+        return stage_code(stage, modules=[f"jeep.editors.{editor_name(wildcards)}"])
 
     return code
 

@@ -1,33 +1,33 @@
 """Covariances, a file for each W_O; the rule of a model collects what is missing, in one pass over the text."""
 
 
-def stamp(path):
-    """When a file that is not ours was changed."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
+def stamps(paths):
+    """When files that are not ours were changed."""
+    return {path.name: path.stat().st_mtime_ns for path in paths if path.is_file()}
 
 
 def made_of(model):
     """All that the covariances of a model depend on: its source, the text, how they are estimated, and the code.
 
     The rule of a covariance is there while it is missing or made of something else (below), so that one more layer
-    collects that layer alone.
+    collects that layer alone. What this does not see (a model fetched again by force) the edit refuses.
     """
-    source, corpus = CONFIG.models[model].source, CONFIG.corpus.source
+    source, corpus, statistics = CONFIG.models[model].source, CONFIG.corpus, CONFIG.statistics_of(model)
     parts = {
         "model": source.model_dump(mode="json"),
-        "corpus": CONFIG.corpus.model_dump(mode="json"),
-        "statistics": CONFIG.statistics_of(model).model_dump(mode="json", exclude={"shards"}),
-        "dtype": CONFIG.models[model].dtype,
+        "corpus": corpus.model_dump(mode="json"),
+        "statistics": statistics.model_dump(mode="json", exclude={"shards", "dtype"}),
+        "dtype": statistics.dtype or CONFIG.models[model].dtype,
         "seed": CONFIG.seeds[0],
-        "code": code_digest("jeep.stages.prepare:covariance"),
+        "code": stage_code("prepare:covariance", "prepare:corpus"),
     }
     if source.kind == "path":
-        parts["changed"] = stamp(source.path / "config.json")
-    if corpus.kind == "path":
-        parts["text changed"] = stamp(corpus.path)
+        parts["model files"] = stamps(checkpoint_files(source))
+    if corpus.source.kind == "path":
+        parts["text file"] = stamps([corpus.source.path])
     if source.kind == "trained":
         parts["facts"] = CONFIG.demo.model_dump(mode="json")
-        parts["training"] = code_digest("jeep.stages.prepare:train_model", "jeep.stages.prepare:demo_facts")
+        parts["training"] = stage_code("prepare:train_model", "prepare:demo_facts")
     return parts
 
 
@@ -40,13 +40,18 @@ def covariance_files(model, places):
     return [covariance_file(model, place) for place in places]
 
 
+def is_made_of(path, parts):
+    try:
+        return path.is_file() and read_provenance(path).get("made_of") == parts
+    except UserError:
+        return False  # a file that is broken is made anew
+
+
 def missing_places(model):
     """Every W_O whose covariance is asked for and not there."""
-    parts = made_of(model)
-    paths = {place: Path(covariance_file(model, place)) for place in PLAN.asked_places(model)}
-    return [
-        where for where, path in paths.items() if not path.is_file() or read_provenance(path).get("made_of") != parts
-    ]
+    asked = PLAN.asked_places(model)
+    parts = made_of(model) if asked else {}
+    return [where for where in asked if not is_made_of(Path(covariance_file(model, where)), parts)]
 
 
 MISSING = {model: missing_places(model) for model in CONFIG.models}
@@ -90,18 +95,18 @@ rule covariance_part:
         options=lambda wildcards: sample_options(wildcards.model),
         places=lambda wildcards: places_option(wildcards.model),
         shards=lambda wildcards: CONFIG.statistics_of(wildcards.model).shards,
-        code=code_digest("jeep.stages.prepare:covariance_part"),
+        code=stage_code("prepare:covariance_part"),
     shell:
         "python -m jeep covariance-part --model {input.model:q} {params.options} --corpus {input.corpus:q}"
         " {params.places} --shard {wildcards.shard}/{params.shards} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
-for model in CONFIG.models:
+for number, model in enumerate(CONFIG.models):
     if MISSING[model]:
 
         rule:
             name:
-                f"covariance_{re.sub(r'[^0-9A-Za-z]', '_', model)}"
+                f"covariance_{number}_{re.sub(r'[^0-9A-Za-z]', '_', model)}"
             input:
                 model=f"results/models/{model}",
                 corpus="results/corpus/wikipedia.jsonl",

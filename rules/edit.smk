@@ -67,7 +67,8 @@ rule targets:
         facts="results/facts/{model}/{dataset}.jsonl",
         prefixes=needed_prefixes,
     output:
-        update("results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors"),
+        targets=update("results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.safetensors"),
+        seconds=update("results/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.seconds.json"),
     log:
         "logs/targets/{model}/{dataset}/{method}/seed{seed}/{shard}.log",
     benchmark:
@@ -82,11 +83,11 @@ rule targets:
         spec=target_spec,
         limit=target_limit,
         shards=CONFIG.editing.shards,
-        code=code_digest("jeep.stages.edit:targets"),
+        code=stage_code("edit:targets"),
     shell:
         "python -m jeep targets --model {input.model:q} {params.options} {params.compile} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit}"
-        " --shard {wildcards.shard}/{params.shards} --out {output:q} 2> >(tee {log:q} >&2)"
+        " --shard {wildcards.shard}/{params.shards} --seconds {output.seconds:q} --out {output.targets:q} 2> >(tee {log:q} >&2)"
 
 
 rule edit:
@@ -138,7 +139,7 @@ rule apply_edit:
         "../envs/jeep.yaml"
     params:
         options=editing_options,
-        code=code_digest("jeep.stages.edit:apply_edit"),
+        code=stage_code("edit:apply_edit"),
     shell:
         "python -m jeep apply-edit --model {input.model:q} {params.options} --deltas {input.deltas:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"

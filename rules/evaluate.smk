@@ -54,7 +54,7 @@ rule evaluate:
         edits=edit_counts,
         shards=CONFIG.editing.shards,
         run=run_columns,
-        code=code_digest("jeep.stages.edit:evaluate"),
+        code=stage_code("edit:evaluate"),
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --metrics {params.metrics} {params.deltas} --edits {params.edits}"
@@ -75,6 +75,6 @@ rule collect:
     conda:
         "../envs/jeep.yaml"
     params:
-        code=code_digest("jeep.stages.edit:collect"),
+        code=stage_code("edit:collect"),
     shell:
         "python -m jeep collect --records {input:q} --out {output:q} 2> >(tee {log:q} >&2)"

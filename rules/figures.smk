@@ -79,7 +79,7 @@ rule series_figure:
     params:
         axis=series_axis,
         labels=labels,
-        code=code_digest("jeep.stages.results:series_figure"),
+        code=stage_code("results:series_figure"),
     shell:
         "python -m jeep series-figure --table {input:q} --axis {params.axis} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -104,7 +104,7 @@ rule training_figure:
         "../envs/jeep.yaml"
     params:
         titles=hypernetwork_titles,
-        code=code_digest("jeep.stages.results:training_figure"),
+        code=stage_code("results:training_figure"),
     shell:
         "python -m jeep training-figure --networks {input:q} --titles {params.titles:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -131,7 +131,7 @@ rule procedure_figure:
         "../envs/jeep.yaml"
     params:
         title=procedure_title,
-        code=code_digest("jeep.stages.results:procedure_figure"),
+        code=stage_code("results:procedure_figure"),
     shell:
         "python -m jeep procedure-figure --model {input.model:q} --facts {input.facts:q} --deltas {input.deltas:q}"
         " --title {params.title:q} --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -158,7 +158,7 @@ rule record_figure:
         "../envs/jeep.yaml"
     params:
         title=record_title,
-        code=code_digest("jeep.stages.results:record_figure"),
+        code=stage_code("results:record_figure"),
     shell:
         "python -m jeep record-figure --facts {input:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

@@ -74,7 +74,7 @@ rule facts:
         metrics=dataset_field("metrics"),
         on_invalid=dataset_field("on_invalid"),
         limit=facts_limit,
-        code=code_digest("jeep.stages.prepare:facts"),
+        code=stage_code("prepare:facts"),
     shell:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
         " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid}"
@@ -100,7 +100,7 @@ rule prefixes:
     params:
         options=model_options,
         kinds=prefix_kinds,
-        code=code_digest("jeep.stages.prepare:prefixes"),
+        code=stage_code("prepare:prefixes"),
     shell:
         "python -m jeep prefixes --model {input.model:q} {params.options} --kinds {params.kinds}"
         " --seed {wildcards.seed} --out {output:q} 2> >(tee {log:q} >&2)"

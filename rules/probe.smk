@@ -88,7 +88,7 @@ rule probe_contrast:
         options=model_options,
         limit=probe_field("prompts"),
         norm=norm_option,
-        code=code_digest("jeep.stages.probe:probe_contrast"),
+        code=stage_code("probe:probe_contrast"),
     shell:
         "python -m jeep probe-contrast --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --limit {params.limit} {params.norm} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -113,7 +113,7 @@ rule probe_prompt:
         options=model_options,
         number=probe_field("example"),
         norm=norm_option,
-        code=code_digest("jeep.stages.probe:probe_prompt"),
+        code=stage_code("probe:probe_prompt"),
     shell:
         "python -m jeep probe-prompt --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --number {params.number} {params.norm} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -135,7 +135,7 @@ rule regions:
         low=probe_field("low"),
         high=probe_field("high"),
         edited=edited_regions,
-        code=code_digest("jeep.stages.probe:regions"),
+        code=stage_code("probe:regions"),
     shell:
         "python -m jeep regions --contrast {input:q} --low {params.low} --high {params.high}"
         " --edited {params.edited:q} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -156,7 +156,7 @@ rule search_index:
     conda:
         "../envs/jeep.yaml"
     params:
-        code=code_digest("jeep.stages.probe:search_index"),
+        code=stage_code("probe:search_index"),
     shell:
         "python -m jeep search-index --corpus {input:q} --backend {wildcards.backend}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
@@ -179,7 +179,7 @@ rule related_words:
         limit=probe_field("prompts"),
         backend=retrieval_field("backend"),
         paragraphs=retrieval_field("paragraphs"),
-        code=code_digest("jeep.stages.probe:related_words"),
+        code=stage_code("probe:related_words"),
     shell:
         "python -m jeep related-words --facts {input.facts:q} --limit {params.limit} --index {input.index:q}"
         " --backend {params.backend} --paragraphs {params.paragraphs} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -204,7 +204,7 @@ rule fact_lists:
         triples=triples_option,
         candidates=candidates,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages.probe:fact_lists"),
+        code=stage_code("probe:fact_lists"),
     shell:
         "python -m jeep fact-lists --facts {input.facts:q} --limit {params.limit} --source {params.source:q}"
         " {params.triples} --candidates {params.candidates} --seed {params.seed}"
@@ -233,7 +233,7 @@ rule probe_words:
         options=model_options,
         limit=probe_field("prompts"),
         norm=norm_option,
-        code=code_digest("jeep.stages.probe:probe_words"),
+        code=stage_code("probe:probe_words"),
     shell:
         "python -m jeep probe-words --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --limit {params.limit} --related {input.related:q} --lists {input.lists:q} {params.norm}"
@@ -259,7 +259,7 @@ rule prompt_figure:
         "../envs/jeep.yaml"
     params:
         title=prompt_title,
-        code=code_digest("jeep.stages.probe:prompt_figure"),
+        code=stage_code("probe:prompt_figure"),
     shell:
         "python -m jeep prompt-figure --table {input:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -285,7 +285,7 @@ rule contrast_figure:
         "../envs/jeep.yaml"
     params:
         title=probe_title,
-        code=code_digest("jeep.stages.probe:contrast_figure"),
+        code=stage_code("probe:contrast_figure"),
     shell:
         "python -m jeep contrast-figure --table {input.table:q} --regions {input.regions:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -310,7 +310,7 @@ rule contributions_figure:
         "../envs/jeep.yaml"
     params:
         title=probe_title,
-        code=code_digest("jeep.stages.probe:contributions_figure"),
+        code=stage_code("probe:contributions_figure"),
     shell:
         "python -m jeep contributions-figure --table {input:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -335,7 +335,7 @@ rule words_figure:
         "../envs/jeep.yaml"
     params:
         title=words_title,
-        code=code_digest("jeep.stages.probe:words_figure"),
+        code=stage_code("probe:words_figure"),
     shell:
         "python -m jeep words-figure --table {input:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

@@ -58,7 +58,7 @@ rule comparison:
         "../envs/jeep.yaml"
     params:
         names=reported_names(),
-        code=code_digest("jeep.stages.results:comparison"),
+        code=stage_code("results:comparison"),
     shell:
         "python -m jeep comparison --tables {input.tables:q} --reported {input.reported:q} --names {params.names:q}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
@@ -86,12 +86,12 @@ rule claims:
         "../envs/jeep.yaml"
     params:
         grids=claim_grids(),
-        roles=json.dumps(PLAN.roles),
+        roles=json.dumps(PLAN.roles(EXPERIMENT, EXPERIMENT.ablations, EXPERIMENT.curve)),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
         models=PROBE.models if PROBE else [],
         edits=option("edits", EXPERIMENT.edits),
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages.results:claims"),
+        code=stage_code("results:claims"),
     shell:
         "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q}"
         " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
@@ -113,12 +113,12 @@ use rule claims as large_claims with:
         "results/benchmarks/large_claims.tsv"
     params:
         grids=large_grids(),
-        roles=json.dumps(PLAN.roles),
+        roles=json.dumps(PLAN.roles(LARGE)),
         sweep="{}",
         models=[],
         edits="",
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages.results:claims"),
+        code=stage_code("results:claims"),
 
 
 rule report:
@@ -139,7 +139,7 @@ rule report:
         "../envs/jeep.yaml"
     params:
         about=json.dumps(about(PLAN)),
-        code=code_digest("jeep.stages.results:report"),
+        code=stage_code("results:report"),
     shell:
         "python -m jeep report --about {params.about:q} --facts {input.facts:q} --tables {input.tables:q}"
         " --figures {input.figures:q} --claims {input.claims:q} --template {input.template:q} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -1,11 +1,16 @@
 """What comes from outside: models, Wikipedia text, data packages, files of facts; and the demo's facts and small model.
 
-What is downloaded depends on its source alone: a change of the code downloads nothing again.
+What is downloaded depends on its source alone: a change of the code downloads nothing large again.
 """
 
 TRAINED = [name for name, model in CONFIG.models.items() if model.source.kind == "trained"]
 DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.source.kind == "url"]
 PACKAGES = {name: f"results/packages/{name}.whl" for name in (CONFIG.demo.packages if CONFIG.demo else {})}
+
+
+def checkpoint_files(source):
+    """What a folder's model is made of."""
+    return [source.path / "config.json", *sorted(source.path.glob("*.safetensors"))]
 
 
 def model_source(wildcards):
@@ -15,7 +20,7 @@ def model_source(wildcards):
 def model_path(wildcards):
     """A model folder that was changed by hand is fetched again."""
     source = CONFIG.models[wildcards.model].source
-    return f"{source.path}/config.json" if source.kind == "path" else []
+    return [str(path) for path in checkpoint_files(source)] if source.kind == "path" else []
 
 
 def package_source(wildcards):
@@ -64,7 +69,7 @@ rule train_model:
     params:
         source=model_source,
         seed=CONFIG.seeds[0],
-        code=code_digest("jeep.stages.prepare:train_model"),
+        code=stage_code("prepare:train_model"),
     shell:
         "python -m jeep train-model --source {params.source:q} --statements {input.demo:q}/statements.jsonl"
         " --corpus {input.corpus:q} --seed {params.seed} --out {output:q} 2> >(tee {log:q} >&2)"
@@ -72,6 +77,8 @@ rule train_model:
 
 rule corpus:
     """IN: a Wikipedia source. OUT: articles as JSON lines."""
+    input:
+        str(CONFIG.corpus.source.path) if CONFIG.corpus.source.kind == "path" else [],
     output:
         "results/corpus/wikipedia.jsonl",
     log:
@@ -83,6 +90,7 @@ rule corpus:
     params:
         source=source_json(CONFIG.corpus.source),
         articles=option("articles", CONFIG.corpus.articles),
+        code="" if CONFIG.corpus.source.kind == "hub" else stage_code("prepare:corpus"),
     shell:
         "python -m jeep corpus --source {params.source:q} {params.articles} --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -132,7 +140,7 @@ rule demo_facts:
     params:
         packages=[f"{name}={path}" for name, path in PACKAGES.items()],
         seed=CONFIG.demo.seed if CONFIG.demo else 0,
-        code=code_digest("jeep.stages.prepare:demo_facts"),
+        code=stage_code("prepare:demo_facts"),
     shell:
         "python -m jeep demo-facts --package {params.packages:q} --corpus {input.corpus:q}"
         " --seed {params.seed} --out {output:q} 2> >(tee {log:q} >&2)"

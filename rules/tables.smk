@@ -61,7 +61,7 @@ def study_title(wildcards):
 
 
 def cost_jobs():
-    """(run, benchmark file) of all that the experiment's edits take: target vectors, edits, training."""
+    """(run, job by its rule and wildcards) of all that the experiment's edits take: target vectors, edits, training."""
     jobs = []
     for model, dataset, method, seed in PLAN.runs:
         if method == UNEDITED or method not in EXPERIMENT.methods:
@@ -74,7 +74,7 @@ def cost_jobs():
         if editor.trained and seed == CONFIG.seeds[0]:
             jobs.append(([*run, "training"], f"hypernetwork/{model}/{method}"))
         jobs.append(([*run, "edit"], f"edit/{where.format(method)}/{EXPERIMENT.edits}"))
-    return [(run, f"results/benchmarks/{path}.tsv") for run, path in jobs]
+    return jobs
 
 
 COST_JOBS = cost_jobs()
@@ -122,7 +122,7 @@ rule table:
         methods=table_field("methods"),
         labels=labels,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.stages.results:table"),
+        code=stage_code("results:table"),
     shell:
         "python -m jeep table --records {input:q} --artifact {wildcards.artifact}"
         " --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --edits {params.edits}"
@@ -151,7 +151,7 @@ rule series:
         variants=series_variants,
         labels=labels,
         edits=EXPERIMENT.edits,
-        code=code_digest("jeep.stages.results:series"),
+        code=stage_code("results:series"),
     shell:
         "python -m jeep series --records {input:q} --models {params.models:q} --datasets {params.datasets:q}"
         " --methods {params.methods:q} {params.variants} --labels {params.labels:q} --edits {params.edits}"
@@ -189,7 +189,7 @@ rule case_study:
         edits=EXPERIMENT.edits,
         title=study_title,
         labels=labels,
-        code=code_digest("jeep.stages.results:case_study"),
+        code=stage_code("results:case_study"),
     shell:
         "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
         " --methods {params.methods:q} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
@@ -199,7 +199,8 @@ rule case_study:
 rule costs:
     """IN: the benchmark files of edits. OUT: seconds per edit and peak memory of every method."""
     input:
-        benchmarks=[path for _, path in COST_JOBS],
+        benchmarks=[f"results/benchmarks/{path}.tsv" for _, path in COST_JOBS],
+        kept=[f"results/{path}.seconds.json" for run, path in COST_JOBS if run[-1] == "targets"],
         reported=REPORTED,
     output:
         csv="results/tables/costs.csv",
@@ -221,8 +222,8 @@ rule costs:
         edits=EXPERIMENT.edits,
         names=reported_names(),
         labels=labels,
-        code=code_digest("jeep.stages.results:costs"),
+        code=stage_code("results:costs"),
     shell:
-        "python -m jeep costs --benchmarks {input.benchmarks:q} --jobs {params.jobs:q} --edits {params.edits}"
+        "python -m jeep costs --benchmarks {input.benchmarks:q} --kept {input.kept:q} --jobs {params.jobs:q} --edits {params.edits}"
         " --reported {input.reported:q} --names {params.names:q} --labels {params.labels:q}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"

@@ -164,7 +164,7 @@ rule search_table:
     conda:
         "../envs/jeep.yaml"
     params:
-        code=code_digest("jeep.stages.edit:search_table"),
+        code=stage_code("edit:search_table"),
     shell:
         "python -m jeep search-table --searches {input:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
@@ -209,7 +209,7 @@ rule placement_figure:
     params:
         configured=configured_layers,
         title=placement_title,
-        code=code_digest("jeep.stages.probe:placement_figure"),
+        code=stage_code("probe:placement_figure"),
     shell:
         "python -m jeep placement-figure --searches {input.searches:q} --configured {params.configured:q}"
         " --regions {input.regions:q} --title {params.title:q} --out {output.pdf:q} 2> >(tee {log:q} >&2)"

@@ -71,6 +71,8 @@ def test_targets_may_stand_behind_resources():
         ("-q all", "-q all"),  # one of its levels
         ("--configfile a.yaml -- all", "--configfile a.yaml -- all"),
         ("--configfile=a.yaml all", "--configfile=a.yaml all"),
+        ("--configfile a.yaml results/probe/m/regions.json", "results/probe/m/regions.json --configfile a.yaml"),
+        ("--cores 2 all --resources gpu=1 tune -n", "all tune --cores 2 --resources gpu=1 -n"),
     ],
 )
 def test_targets_may_stand_behind_any_list(typed, understood):
@@ -111,7 +113,7 @@ def test_a_new_layer_repeats_its_own_method_and_collects_that_layer_only(done, t
     shutil.copytree(done, folder)
     write_config(folder, lambda c: c["methods"]["memit"]["settings"]["region"].update(layers=[0, 1]))
     after = jobs(snakemake(folder, "-n", "all")[1])
-    assert after == {"covariance_tiny": 1, "targets": 2, "edit": 2, "evaluate": 2} | LATER
+    assert after == {"covariance_0_tiny": 1, "targets": 2, "edit": 2, "evaluate": 2} | LATER
     before, edits = stamps(folder, "*.mlp.safetensors"), stamps(folder, "jeep/seed0/*.safetensors")
     snakemake(folder, "all")
     assert stamps(folder, "jeep/seed0/*.safetensors") == edits
@@ -122,6 +124,28 @@ def test_a_new_layer_repeats_its_own_method_and_collects_that_layer_only(done, t
     write_config(folder, lambda c: c["statistics"]["default"].update(tokens=3000))
     again = jobs(snakemake(folder, "-n", "all")[1])
     assert again["edit"] == 6, "another sample of text is another covariance, of every edit"
+
+
+def test_another_text_is_read_again_and_another_way_to_load_a_model_repeats_what_loads_one(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    options = folder / "jeep/stages/options.py"
+    text = options.read_text()
+    options.write_text(text.replace("device or self.device", "device or str(self.device)"))
+    again = jobs(snakemake(folder, "-n", "all")[1])
+    assert {"covariance_0_tiny", "targets", "edit", "evaluate", "prefixes"} <= again.keys()
+    assert "facts" not in again
+    options.write_text(text)
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps({"title": "", "text": "One more."}) + "\n")
+    again = jobs(snakemake(folder, "-n", "all")[1])
+    assert {name: again[name] for name in ("corpus", "covariance_0_tiny", "edit")} == {
+        "corpus": 1,
+        "covariance_0_tiny": 1,
+        "edit": 6,
+    }
+    (folder / "results/covariance/tiny/0.mlp.safetensors").write_bytes(b"broken")
+    assert jobs(snakemake(folder, "-n", "all")[1])["covariance_0_tiny"] == 1
 
 
 def test_shards_of_the_text_give_the_same_covariances(fresh, done, tmp_path):

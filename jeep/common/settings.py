@@ -168,7 +168,12 @@ def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced."""
+    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced.
+
+    So is a mapping of another `kind`, such as a source: its keys mean other things.
+    """
+    if "kind" in over and over["kind"] != base.get("kind"):
+        return dict(over)
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)

@@ -36,9 +36,9 @@ class Config(Strict):
     """The whole configuration of a run."""
 
     extends: Path | None = None
-    """A configuration that this one starts from, as seen from where the command runs. What has a name (models, data
-    sets, methods, ...) is merged by name; of `experiment`, `probe` and `tuning` nothing is taken over where this file
-    has one of them."""
+    """A configuration that this one starts from, as seen from where the command runs or from this file. What has a name
+    (models, data sets, methods, ...) is merged by name; of `experiment`, `probe` and `tuning` nothing is taken over
+    where this file has one of them."""
     workdir: Path | None = None
     """Folder of this configuration's `results` and `logs`; where the command runs, where absent."""
     seeds: Annotated[list[int], Field(min_length=1)]
@@ -179,15 +179,21 @@ RUN_PARTS = {"experiment", "probe", "tuning"}
 """What says what is run."""
 
 
-def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with what it extends merged in. Raises UserError where that is no file of settings."""
-    seen: list[str] = []
+def expand(raw: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
+    """A configuration with what it extends merged in: files as seen from where the command runs, or from `folder`, its
+    own. Raises UserError where that is no file of settings.
+    """
+    seen: list[Path] = []
     chain = [dict(raw)]
     while (base := chain[-1].get("extends")) is not None:
-        if str(base) in seen:
+        if not isinstance(base, str):
+            raise UserError(f"extends: expected a file, not {base!r}")
+        path = next((path for path in (Path(base), folder / base) if path.is_file()), Path(base))
+        if path.resolve() in seen:
             raise UserError(f"extends: {base} extends itself")
-        seen.append(str(base))
-        chain.append(_read(base))
+        seen.append(path.resolve())
+        chain.append(_read(path))
+        folder = path.parent
     result = chain.pop()
     for over in reversed(chain):
         inherited = {key: value for key, value in result.items() if not (key in RUN_PARTS and RUN_PARTS & over.keys())}
@@ -207,9 +213,9 @@ def _from_here(value: Any) -> Any:
     return found
 
 
-def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
-    """Validate a configuration. Raises UserError with the first thing that is wrong with it, in one line."""
-    whole = expand(raw)
+def parse_config(raw: Mapping[str, Any], where: str = "config", folder: Path = Path()) -> Config:
+    """Validate a configuration of a file in `folder`. Raises UserError with the first thing that is wrong with it."""
+    whole = expand(raw, folder)
     try:
         return Config.model_validate(_from_here(whole) if whole.get("workdir") else whole)
     except ValidationError as error:
@@ -218,7 +224,7 @@ def parse_config(raw: Mapping[str, Any], where: str = "config") -> Config:
 
 def load_config(path: Path | str) -> Config:
     """Read and validate a YAML configuration file."""
-    return parse_config(_read(path), str(path))
+    return parse_config(_read(path), str(path), Path(path).parent)
 
 
 def _read(path: Path | str) -> Mapping[str, Any]:
@@ -226,6 +232,8 @@ def _read(path: Path | str) -> Mapping[str, Any]:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, Mapping):

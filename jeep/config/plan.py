@@ -1,8 +1,8 @@
 """What a configuration asks for: the runs, what each needs, and what is compared with what. No torch, and no paths."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from itertools import product
 from typing import Any, NamedTuple
 
 from jeep.common.settings import UNEDITED, Dtype, Projection, with_values
@@ -38,7 +38,7 @@ class Plan:
         """The numbers of edits of every cell that some grids run."""
         counts: dict[Cell, set[int]] = {}
         for grid in grids:
-            for cell in product(grid.models, grid.datasets, grid.methods):
+            for cell in itertools.product(grid.models, grid.datasets, grid.methods):
                 counts.setdefault(cell, set()).update(grid.counts(cell[1], self.experiment.edits))
         return {cell: sorted(numbers) for cell, numbers in counts.items()}
 
@@ -155,30 +155,32 @@ class Plan:
         }
         return {name: grid for name, grid in grids.items() if grid is not None}
 
-    def first_of(self, editor: str, methods: Iterable[str]) -> str | None:
-        """The first of some methods that uses an editor: the paper's method, whatever it is called here."""
-        edited = (name for name in methods if name != UNEDITED)
-        return next((name for name in edited if self.config.editor_name(name) == editor), None)
+    def roles(self, *grids: Grid | None) -> dict[str, Any]:
+        """The methods of some grids that the paper's claims are about, whatever they are called.
 
-    @cached_property
-    def roles(self) -> dict[str, Any]:
-        """The methods that the paper's claims are about, by their editors and settings, whatever they are called.
-
-        jeep, memit: the first of the experiment's methods (None where there is none); low_high: pairs of variants of
-        JEEP whose low region alone, and whose high region alone, is optimised, or written.
+        jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
+        none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
+        written.
         """
-        experiment, ablations = self.experiment, self.experiment.ablations
-        alone: dict[str, list[str | None]] = {"optimised": [None, None], "written": [None, None]}
-        for name in ablations.methods if ablations else ():
-            if name != UNEDITED and self.config.editor_name(name) == "jeep":
-                variant = self.editor(name, ablations.models[0], ablations.datasets[0])
-                for side, (region, other) in enumerate((("low", "high"), ("high", "low"))):
+        grids = [grid for grid in grids if grid is not None]
+        edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
+        ordered = sorted(edited, key=lambda name: self.config.methods[name].extends is not None)
+        first = {
+            editor: next((name for name in ordered if self.config.editor_name(name) == editor), None)
+            for editor in ("jeep", "memit")
+        }
+        alone: dict[str, dict[str, str]] = {"optimised": {}, "written": {}}
+        for grid in grids:
+            for model, dataset, name in itertools.product(grid.models[:1], grid.datasets[:1], grid.methods):
+                if name == UNEDITED or self.config.editor_name(name) != "jeep":
+                    continue
+                variant = self.editor(name, model, dataset)
+                for region, other in (("low", "high"), ("high", "low")):
                     if getattr(variant, other) is None:
-                        alone["optimised"][side] = name
+                        alone["optimised"].setdefault(region, name)
                     elif variant.write == (region,):
-                        alone["written"][side] = name
-        first = {editor: self.first_of(editor, experiment.methods) for editor in ("jeep", "memit")}
-        return {**first, "low_high": [pair for pair in alone.values() if all(pair)]}
+                        alone["written"].setdefault(region, name)
+        return {**first, "low_high": [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]}
 
     # The search for settings
 
@@ -199,8 +201,8 @@ class Plan:
 
     def searched_places(self, model: str, method: str) -> list[Place]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
-        space = self.config.tuning.space[model][method]
-        return _places_in(space) if self.first_editor(model, method).covariances else []
+        needed = self.first_editor(model, method).covariances
+        return sorted({*needed, *_places_in(self.config.tuning.space[model][method])}) if needed else []
 
     def moved_places(self, model: str) -> list[Place]:
         """Every W_O whose covariance a search needs that moves a region, beside those in use."""

@@ -1,8 +1,10 @@
 """The model that editors work on."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Place
+from jeep.common.storage import sha256
 from jeep.model.architectures import architecture_of
 from jeep.model.attention import Packing, packed
 from jeep.model.batches import flat
@@ -27,6 +30,8 @@ class EditableModel:
         """`compiled`: batches that run many times go through torch.compile's version of each block."""
         self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
         self.network = network.eval().requires_grad_(False)
+        self.folder: Path | None = None
+        """The checkpoint that it was loaded from."""
         self.edits: list[Any] = []
         """What is in force, the latest last (`jeep.api.Edit`)."""
         self.tokenizer = tokenizer
@@ -52,6 +57,21 @@ class EditableModel:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+    @property
+    def identity(self) -> str:
+        """Digest of the weights: of the checkpoint's files, whatever precision they are loaded in and is edited since,
+        or, of a network that came without a folder, of its parameters as they are.
+        """
+        if self.folder is not None:
+            return self._digest
+        sums = [(name, bit_sum(parameter)) for name, parameter in self.network.named_parameters()]
+        return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _digest(self) -> str:
+        files = sorted(self.folder.glob("*.safetensors"))
+        return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()[:16]
 
     @property
     def depth(self) -> int:
@@ -186,4 +206,12 @@ def load_model(
     network = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype, dtype), device_map={"": target} if target.type != "cpu" else None
     )
-    return EditableModel(network, load_tokenizer(folder), compiled=compiled)
+    model = EditableModel(network, load_tokenizer(folder), compiled=compiled)
+    model.folder = Path(folder)
+    return model
+
+
+def bit_sum(tensor: Tensor) -> int:
+    """Sum of a tensor's bits as integers, which no order and no number of threads changes."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return int(tensor.detach().view(kinds[tensor.element_size()]).sum(dtype=torch.int64))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from jeep.common.storage import atomic
+from jeep.common.storage import atomic, read_json
 from jeep.report.tables import Labels, label
 from jeep.report.texts import write_texts
 
@@ -18,6 +18,7 @@ PAPER_EDITS = 10_000
 def write_costs(
     jobs: Sequence[Sequence[str | int]],
     benchmarks: Sequence[Path],
+    kept: Sequence[Path],
     edits: int,
     reported: Path,
     names: Mapping[str, Mapping[str, str]],
@@ -27,11 +28,13 @@ def write_costs(
     """Write CSV, Markdown, LaTeX and HTML. A job: data set, model, method, seed and kind (targets, edit or training).
 
     Seconds are summed over a run's jobs, loading included, and averaged over seeds; the training of a hyper-network
-    stands apart. Peak memory is the largest resident set of any job.
+    stands apart. `kept` are files of the jobs that make target vectors, in their order: of vectors that an earlier run
+    of a job made, its seconds count too. Peak memory is the largest resident set of any job.
     """
     measured = pd.concat([pd.read_csv(path, sep="\t", na_values="-").tail(1) for path in benchmarks], ignore_index=True)
     table = pd.DataFrame(jobs, columns=[*RUN, "seed", "kind"])
     table = table.assign(seconds=measured["s"], gb=measured["max_rss"] / 1024)
+    table.loc[table["kind"] == "targets", "seconds"] += [read_json(path)["kept"] for path in kept]
     training = table["kind"] == "training"
     each = table[~training].groupby([*RUN, "seed"], sort=False)["seconds"].sum()
     costs = pd.DataFrame(

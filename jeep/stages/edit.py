@@ -42,6 +42,7 @@ def targets(
     shard: Shard = (0, 1),
     spec: Json,
     compile: bool = False,
+    seconds: Path | None = None,
     out: Out,
 ) -> None:
     """Optimise the target vectors of one shard of the facts; those that are in the file already are kept.
@@ -49,6 +50,7 @@ def targets(
     Args:
         spec: sites and optimization of the editor, as JSON
         compile: through torch.compile
+        seconds: where it is kept how long each took, for the table of costs
     """
     from jeep.common.settings import TargetSpec
     from jeep.common.storage import read_json
@@ -63,6 +65,7 @@ def targets(
         TargetSpec.model_validate(spec),
         checkpoint.token_budget,
         out,
+        seconds,
     )
 
 

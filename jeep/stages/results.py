@@ -168,6 +168,7 @@ def claims(
 def costs(
     *,
     benchmarks: Files,
+    kept: Files = (),
     jobs: JsonList,
     edits: Edits,
     reported: Reported = REPORTED,
@@ -179,11 +180,12 @@ def costs(
 
     Args:
         benchmarks: benchmark files
+        kept: seconds of target vectors, of the jobs that optimised some
         jobs: for each [data set, model, method, seed, kind], as JSON
     """
     from jeep.report.costs import write_costs
 
-    write_costs(jobs, benchmarks, edits, reported, names, labels, out)
+    write_costs(jobs, benchmarks, kept, edits, reported, names, labels, out)
 
 
 def training_figure(*, networks: Files, titles: Words, out: Figure) -> None:

@@ -14,8 +14,7 @@ from jeep.data.facts import Fact
 from jeep.editors.base import Editor
 from jeep.measure.evaluate import evaluate
 from jeep.measure.metrics import summarize
-from jeep.model.editable import EditableModel
-from jeep.model.progress import bit_sum
+from jeep.model.editable import EditableModel, bit_sum
 from jeep.vectors.targets import Target, optimize_facts
 from jeep.vectors.task import Task
 

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import TargetSpec
-from jeep.common.storage import read_provenance, read_tensors, write_tensors
+from jeep.common.storage import read_json, read_provenance, read_tensors, write_json, write_tensors
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
 from jeep.model.progress import fingerprint
@@ -27,12 +28,14 @@ def optimize_shard(
     spec: TargetSpec,
     token_budget: int,
     out: Path,
+    seconds: Path | None = None,
 ) -> None:
     """Optimise the facts' target vectors and write them to `out`, in the facts' order.
 
     What `out` has of the same model, settings, code, fact and prefixes is kept, so that more facts take only their own
     time. Batches are kept in a folder beside `out` while the job runs; a job that was killed goes on from them. Facts
-    whose optimisation leaves the finite numbers are logged by case id and left out of the file.
+    whose optimisation leaves the finite numbers are logged by case id and left out of the file. `seconds` is a file for
+    what each took, and what those took together that were kept.
     """
     requests = [Request.of(model.tokenizer, fact, prefixes) for fact in facts]
     base = fingerprint(model, spec, code_digest("jeep.vectors.targets"))
@@ -42,10 +45,15 @@ def optimize_shard(
         if stale != partial:
             shutil.rmtree(stale)
     done = _kept([out, *sorted(partial.glob("*.safetensors"))], marks)
+    kept = list(done)
     failed: list[str] = []
     todo = [request for request in requests if request.case_id not in done]
+    times = _times(seconds, done)
+    started = time.monotonic()
     with tqdm(total=len(requests), initial=len(done), desc="target vectors", unit="edit") as progress:
         for batch in optimize(model, todo, spec.sites, spec.optimization, token_budget):
+            times |= dict.fromkeys((target.case_id for target in batch), (time.monotonic() - started) / len(batch))
+            started = time.monotonic()
             good = [target for target in batch if target.finite]
             failed += [target.case_id for target in batch if not target.finite]
             report_unusable(batch)
@@ -53,8 +61,17 @@ def optimize_shard(
                 _write(partial / f"{good[0].case_id}.safetensors".replace("/", "_"), good, marks, spec)
             done |= {target.case_id: target for target in good}
             progress.update(len(batch))
-    _write(out, [done[request.case_id] for request in requests if request.case_id in done], marks, spec, failed)
+    ordered = [done[request.case_id] for request in requests if request.case_id in done]
+    _write(out, ordered, marks, spec, failed)
+    if seconds is not None:
+        write_json(seconds, {"kept": sum(times[case_id] for case_id in kept), "of": times})
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _times(path: Path | None, done: Iterable[str]) -> dict[str, float]:
+    """Seconds of the vectors that an earlier run of the job made; 0 where nothing is known of one."""
+    known = read_json(path)["of"] if path is not None and path.is_file() else {}
+    return {case_id: known.get(case_id, 0.0) for case_id in done}
 
 
 def _mark(base: str, request: Request) -> str:
@@ -77,7 +94,11 @@ def _kept(paths: Iterable[Path], marks: dict[str, str]) -> dict[str, Target]:
 
 
 def _write(
-    path: Path, targets: Sequence[Target], marks: dict[str, str], spec: TargetSpec, failed: Iterable[str] = ()
+    path: Path,
+    targets: Sequence[Target],
+    marks: dict[str, str],
+    spec: TargetSpec,
+    failed: Iterable[str] = (),
 ) -> None:
     steps = spec.optimization.steps
 

@@ -155,10 +155,15 @@ def covariances(
 def collect(model: EditableModel, sample: Sample, places: Sequence[Where], token_budget: int, unfinished: Path) -> Sums:
     """One pass over a sample; one that was killed goes on from its last checkpoint, the file `unfinished`."""
     text = sample.corpus.stat()
-    content = (sample, text.st_size, text.st_mtime_ns, sorted(places), code_digest(__name__))
-    progress = Progress(unfinished, fingerprint(model, *content))
+    progress = Progress(
+        unfinished, fingerprint(model, sample, text.st_size, text.st_mtime_ns, code_digest("jeep.writing.covariance"))
+    )
     _, kept = progress.load()
     sums = Sums.of(kept, model.device) if kept else Sums()
+    if set(places) <= set(sums.products):
+        sums.products = {place: sums.products[place] for place in places}
+    else:
+        sums = Sums()
     total = sample.tokens and math.ceil(sample.tokens / sample.shard[1])
     with tqdm(total=total, initial=sums.tokens, desc="covariance", unit="tok", mininterval=2) as bar:
         for _ in accumulate(model, islice(sample.rows(model), sums.rows, None), places, token_budget, sums):
@@ -171,7 +176,7 @@ def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, An
     """Write E[k kᵀ] of each W_O to its own file, with what it is made of. Raises UserError where there was no text."""
     if not sums.tokens:
         raise UserError("the corpus has no text to estimate covariances from")
-    provenance = {"model": fingerprint(model), "tokens": sums.tokens, "made_of": dict(made_of)}
+    provenance = {"model": model.identity, "tokens": sums.tokens, "made_of": dict(made_of)}
     for place in sums.products:
         write_tensors(folder / f"{_name(place)}.safetensors", {_name(place): sums.mean(place)}, provenance)
 
@@ -181,7 +186,7 @@ def read_covariances(paths: Iterable[Path], model: EditableModel) -> dict[Where,
     found: dict[Where, Tensor] = {}
     for path in paths:
         tensors, provenance = read_tensors(path)
-        if provenance.get("model") != fingerprint(model):
+        if provenance.get("model") != model.identity:
             raise UserError(f"{path}: a covariance of another model, or of this one before it changed; delete it")
         found |= {_place(name): matrix for name, matrix in tensors.items()}
     return found

@@ -196,6 +196,17 @@ def test_what_is_named_is_inherited_and_what_is_run_is_said_anew(mine):
     ).optimization.model_copy(update={"learning_rate": 0.5, "stop_probability": None})
 
 
+def test_a_source_of_another_kind_replaces_the_one_there_was(mine):
+    changes = {
+        "corpus": {"source": {"kind": "path", "path": "text.jsonl"}},
+        "models": {"smollm2-135m": {"source": {"kind": "path", "path": "models/other"}}},
+    }
+    config = load_config(mine(experiment=None, methods=None, **changes))
+    assert str(config.corpus.source.path) == "text.jsonl"
+    assert str(config.models["smollm2-135m"].source.path) == "models/other"
+    assert config.models["smollm2-135m"].label == "SmolLM2 (135M)"
+
+
 def test_without_an_experiment_of_its_own_all_that_is_run_is_inherited(mine):
     base = load_config(ROOT / "config" / "config.yaml")
     config = load_config(mine(experiment=None, seeds=[3]))
@@ -209,6 +220,12 @@ def test_one_may_extend_one_that_extends(mine, tmp_path):
     config = load_config(tmp_path / "more.yaml")
     assert (config.token_budget, config.experiment.models) == (77, ["mine"])
     (tmp_path / "loop.yaml").write_text(yaml.safe_dump({"extends": str(tmp_path / "loop.yaml")}))
+    (tmp_path / "near.yaml").write_text(yaml.safe_dump({"extends": "mine.yaml", "seeds": [5]}))
+    assert load_config(tmp_path / "near.yaml").seeds == [5], "from the folder of the file that extends"
+    for wrong in (["a.yaml"], str(tmp_path)):
+        with pytest.raises(UserError):
+            load_config(mine(extends=wrong))
+    mine()
     with pytest.raises(UserError, match="extends itself"):
         load_config(tmp_path / "loop.yaml")
     with pytest.raises(UserError, match=r"none\.yaml: no such file"):

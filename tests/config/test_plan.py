@@ -4,10 +4,15 @@ from conftest import ROOT
 
 from jeep.config.config import load_config, parse_config
 from jeep.config.plan import Plan
+from jeep.config.schema import Grid
 
 
 def plan(name="config"):
     return Plan(load_config(ROOT / "config" / f"{name}.yaml"))
+
+
+def roles(plan):
+    return plan.roles(plan.experiment, plan.experiment.ablations)
 
 
 def renamed(config, names):
@@ -21,7 +26,7 @@ def renamed(config, names):
 
 def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_called():
     raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
-    own = plan().roles
+    own = roles(plan())
     assert own == {
         "jeep": "jeep",
         "memit": "memit",
@@ -40,9 +45,30 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
     raw["methods"]["mass-editing"]["editor"] = "memit"
     for name in [name for name in raw["methods"] if name.startswith("jeep-high.clamp")]:
         del raw["methods"][name]
-    found = Plan(parse_config(raw)).roles
+    found = roles(Plan(parse_config(raw)))
     assert found["memit"] == "mass-editing"
     assert found["low_high"] == [[names[name] for name in pair] for pair in own["low_high"]]
+
+
+def test_a_variant_is_not_taken_for_its_method_and_a_grid_without_one_has_none():
+    found = plan()
+    grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=["none", "wo_step2", "jeep", "pmet"])
+    assert found.roles(grid, None) == {"jeep": "jeep", "memit": None, "low_high": []}
+    curve = grid.model_copy(update={"methods": ["memit", "jeep"]})
+    assert found.roles(grid, curve)["memit"] == "memit"
+    assert found.roles(grid.model_copy(update={"models": []}))["low_high"] == []
+
+
+def test_a_search_whose_space_leaves_out_layers_needs_those_in_the_settings():
+    raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
+    raw["methods"] = {name: m for name, m in raw["methods"].items() if not name.startswith("jeep-high.clamp")}
+    raw["tuning"]["space"]["gptj-nano"] = {"memit": {"region.prior": [1, 2]}, "jeep": {"low.layers": [[0], [1]]}}
+    raw["methods"]["memit"]["settings"]["region"] |= {"layers": [2], "clamp": 1}
+    raw["methods"]["jeep"]["settings"]["low"] |= {"clamp": 1, "prior": 1}
+    raw["methods"]["jeep"]["settings"]["high"] |= {"layers": [4], "clamp": 1, "prior": 1}
+    found = Plan(parse_config(raw))
+    assert found.searched_places("gptj-nano", "memit") == [(2, "mlp")]
+    assert found.searched_places("gptj-nano", "jeep") == [(0, "mlp"), (1, "mlp"), (4, "mlp")]
 
 
 def test_the_unedited_model_is_evaluated_once_and_others_under_every_seed():

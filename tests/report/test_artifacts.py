@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from jeep.common.errors import UserError
-from jeep.common.storage import write_tensors
+from jeep.common.storage import write_json, write_tensors
 from jeep.data.facts import Fact, Question
 from jeep.report.case_study import begins_with, choose, generate, study, write_study
 from jeep.report.comparison import write_comparison
@@ -112,9 +112,10 @@ def test_only_the_papers_models_and_data_are_compared(tmp_path):
 
 
 def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
+    """The first of the jobs kept vectors of an earlier run, which took six seconds: they count."""
     jobs, paths = [], []
     for seed, kind, seconds, memory in [
-        (0, "targets", 10, 1024),
+        (0, "targets", 4, 1024),
         (0, "targets", 20, 2048),
         (0, "edit", 30, "-"),
         (1, "targets", 30, 512),
@@ -124,12 +125,15 @@ def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
         paths.append(tmp_path / f"{len(paths)}.tsv")
         paths[-1].write_text(f"s\tmax_rss\n{seconds}\t{memory}\n")
         jobs.append(["d", "m", "jeep", seed, kind])
+    kept = [tmp_path / f"{number}.json" for number in range(3)]
+    for path, earlier in zip(kept, (6.0, 0.0, 0.0), strict=True):
+        write_json(path, {"kept": earlier, "of": {}})
     reported = tmp_path / "reported.csv"
     pd.DataFrame(
         [{"artifact": "appendix_d", "dataset": "mcf", "model": "gptj", "method": "jeep", "metric": "hours", "value": 2}]
     ).to_csv(reported, index=False)
     names = {"models": {"m": "gptj"}, "datasets": {"d": "mcf"}}
-    write_costs(jobs, paths, 10, reported, names, LABELS, tmp_path / "costs.csv")
+    write_costs(jobs, paths, kept, 10, reported, names, LABELS, tmp_path / "costs.csv")
     (row,) = pd.read_csv(tmp_path / "costs.csv").to_dict("records")
     assert row["seconds_per_edit"] == 7  # of 60 and 80 seconds for 10 edits
     assert row["training_seconds"] == 7

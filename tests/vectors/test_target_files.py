@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jeep.common.settings import Optimization, Site, TargetSpec
+from jeep.common.storage import read_json
 from jeep.model.editable import EditableModel
 from jeep.model.progress import fingerprint
 from jeep.vectors import files as target_files
@@ -17,7 +18,7 @@ SPEC = TargetSpec(sites=(SITE,), optimization=Optimization(steps=3))
 
 
 def run(trained, facts, prefixes, out, spec=SPEC):
-    optimize_shard(trained, facts, prefixes, spec, 40, out)
+    optimize_shard(trained, facts, prefixes, spec, 40, out, out.with_suffix(".json"))
     return read_targets([out])
 
 
@@ -50,7 +51,8 @@ def test_a_killed_shard_goes_on_from_its_finished_batches(interrupted, trained, 
     whole = run(trained, facts[:5], prefixes, tmp_path / "whole.safetensors")
     assert list(resumed) == list(whole) == [fact.case_id for fact in facts[:5]]
     assert all(torch.equal(resumed[case].values, whole[case].values) for case in whole)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "whole.safetensors"]
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["0.safetensors", "whole.safetensors"]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_more_facts_take_only_their_own_time(trained, facts, prefixes, tmp_path, monkeypatch):
@@ -66,6 +68,10 @@ def test_more_facts_take_only_their_own_time(trained, facts, prefixes, tmp_path,
     three = run(trained, facts[:3], prefixes, out)
     five = run(trained, facts[:5], prefixes, out)
     assert asked[1] == [fact.case_id for fact in facts[3:5]]
+    seconds = read_json(out.with_suffix(".json"))
+    assert list(seconds["of"]) == [fact.case_id for fact in facts[:5]]
+    assert seconds["kept"] == pytest.approx(sum(seconds["of"][case] for case in three))
+    assert min(seconds["of"].values()) > 0
     assert all(torch.equal(five[case].values, three[case].values) for case in three)
     changed = [replace(facts[0], target_new=facts[0].target_true), *facts[1:5]]
     run(trained, changed, prefixes, out)
@@ -85,11 +91,10 @@ def test_a_fingerprint_is_of_the_weights_and_of_the_content(trained):
     model = EditableModel(copy.deepcopy(trained.network), trained.tokenizer)
     same, other = fingerprint(trained, "a"), fingerprint(trained, "b")
     assert same == fingerprint(model, "a") != other
-    for layer in range(model.depth):
-        name = model.parameter_name(layer)
+    for name, parameter in model.network.named_parameters():
         with model.scratch([name]):
-            model.add_({name: torch.full_like(model.network.get_parameter(name), 1e-3)})
-            assert fingerprint(model, "a") != same, f"block {layer}"
+            model.add_({name: torch.full_like(parameter, 1e-3)})
+            assert fingerprint(model, "a") != same, name
     assert fingerprint(model, "a") == same
     threads = torch.get_num_threads()
     try:

@@ -8,7 +8,7 @@ import torch
 from jeep.common.errors import UserError
 from jeep.common.storage import read_provenance
 from jeep.model import progress
-from jeep.model.progress import fingerprint
+from jeep.model.editable import load_model
 from jeep.writing.covariance import Sample, Sums, collect, covariances, read_covariances, write_covariances
 
 PLACES = [(1, "mlp"), (2, "attention")]
@@ -34,9 +34,24 @@ def test_each_is_a_file_that_says_what_it_is_of(trained, sample, tmp_path):
     assert list(found) == PLACES
     paths = sorted(folder.glob("[0-9]*"))
     assert [path.name for path in paths] == ["1.mlp.safetensors", "2.attention.safetensors"]
-    assert read_provenance(paths[0]) == {"model": fingerprint(trained), "tokens": 900, "made_of": {"text": "this"}}
+    assert read_provenance(paths[0]) == {"model": trained.identity, "tokens": 900, "made_of": {"text": "this"}}
     for place, matrix in covariances(trained, list(sample.rows(trained)), PLACES, 100).items():
         assert torch.equal(found[place], matrix)
+
+
+def test_it_is_of_the_checkpoint_in_whatever_precision_it_was_collected(trained, sample, tmp_path):
+    """Statistics in float32 serve an edit in float16, and the other way round; a change of any weight is seen."""
+    trained.save(tmp_path / "model")
+    one, other = (load_model(tmp_path / "model", dtype, "cpu") for dtype in ("float32", "bfloat16"))
+    estimate(one, sample, PLACES, tmp_path / "covariance")
+    paths = sorted((tmp_path / "covariance").glob("[0-9]*"))
+    assert list(read_covariances(paths, other)) == PLACES
+    norm = next(name for name, _ in trained.network.named_parameters() if "norm" in name or "ln_f" in name)
+    with trained.scratch([norm]):
+        trained.network.get_parameter(norm).data *= 1.5
+        trained.save(tmp_path / "changed")
+    with pytest.raises(UserError, match="a covariance of another model"):
+        read_covariances(paths, load_model(tmp_path / "changed", "float32", "cpu"))
 
 
 def test_a_covariance_of_another_model_is_one_line(trained, sample, tmp_path):
@@ -85,6 +100,8 @@ def test_a_killed_pass_goes_on_from_its_checkpoint(trained, sample, tmp_path, mo
     assert sum(portions) < 1.7 * 2 * 900, "not all of it again"
     assert resumed["tokens"] == whole["tokens"] == 900
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    again = collect(trained, sample, PLACES[:1], 10, unfinished).tensors()
+    assert torch.equal(again["1.mlp"], whole["1.mlp"]), "of a pass for more, those that are still asked for"
     shorter = Sample(sample.corpus, tokens=500, length=12)
     assert collect(trained, shorter, PLACES, 10, unfinished).tokens == 500, "a checkpoint of another sample is not used"
 
