@@ -32,10 +32,10 @@ def targets_first(arguments: list[str], parser: argparse.ArgumentParser | None =
     end = arguments.index("--") if "--" in arguments else len(arguments)
     targets: list[str] = []
     others: list[str] = []
-    action, taken, swallowed = None, 0, False
+    action, taken, swallowed = None, False, False
     for word in arguments[:end]:
         if word.startswith("-"):
-            action, taken = options.get(word), 0
+            action, taken = options.get(word), False
             others.append(word)
             continue
         if action is not None and action.nargs in ("+", "*"):
@@ -46,7 +46,7 @@ def targets_first(arguments: list[str], parser: argparse.ArgumentParser | None =
         elif action is None or action.nargs == 0 or taken:
             targets.append(word)
             continue
-        taken += 1
+        taken = True
         others.append(word)
     return targets + others + arguments[end:] if swallowed else list(arguments)
 

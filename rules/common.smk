@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
-from jeep.common.settings import UNEDITED
+from jeep.common.settings import UNEDITED, place_name
 from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance
 from jeep.config.config import parse_config
@@ -77,15 +77,14 @@ def editor_name(wildcards):
     return CONFIG.editor_name(wildcards.method)
 
 
-PARAMETERS = {stage.__name__: signature(stage).parameters for stage in STAGES}
+LOADING = {stage.__name__ for stage in STAGES if "checkpoint" in signature(stage).parameters}
 
 
 def stage_code(*stages, modules=()):
-    """Digest of the code of stages, with how they load a model and read a text where they do, and of further modules."""
+    """Digest of the code of stages, with how they load a model where they do, and of further modules."""
     entries = [f"jeep.stages.{stage}" for stage in stages]
-    parameters = {name for stage in stages for name in PARAMETERS[stage.partition(":")[2]]}
-    readers = {"checkpoint": "load", "sample": "sample"}
-    entries += [f"jeep.stages.options:{reader}" for name, reader in readers.items() if name in parameters]
+    if any(stage.partition(":")[2] in LOADING for stage in stages):
+        entries.append("jeep.stages.options:load")
     return code_digest(*entries, *modules)
 
 

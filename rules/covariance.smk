@@ -31,9 +31,8 @@ def made_of(model):
     return parts
 
 
-def covariance_file(model, place):
-    layer, sublayer = place
-    return f"results/covariance/{model}/{layer}.{sublayer}.safetensors"
+def covariance_file(model, where):
+    return f"results/covariance/{model}/{place_name(where)}.safetensors"
 
 
 def covariance_files(model, places):
@@ -65,7 +64,7 @@ def sample_options(model):
 
 
 def places_option(model):
-    return options("places", [f"{layer}.{sublayer}" for layer, sublayer in MISSING[model]])
+    return options("places", [place_name(where) for where in MISSING[model]])
 
 
 def covariance_parts(model):

@@ -4,7 +4,6 @@ from typing import Any
 
 from jeep.common.errors import UserError
 from jeep.common.settings import merge
-from jeep.model.editable import EditableModel
 
 _PAPER: dict[tuple[str, int], dict[str, dict[str, Any]]] = {
     # Appendix D, Multi-CounterFact, by architecture and number of blocks.
@@ -74,15 +73,47 @@ def _by_depth(depth: int, *, small: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-def default_settings(editor: str, model: EditableModel) -> dict[str, Any]:
-    """The settings of an editor for a model that nothing was searched for, by architecture, depth and size.
+def default_settings(editor: str, architecture: str, depth: int, size: int) -> dict[str, Any]:
+    """The settings of an editor for a model that nothing was searched for.
+
+    `architecture` is what transformers calls `model_type`, `depth` the number of blocks, `size` that of parameters.
 
     Raises UserError for an editor that is trained first (MEND, MALMEN): the pipeline does that.
     """
     if editor not in _GENERAL:
         raise UserError(f"{editor} has no settings without a search: choose one of {', '.join(_GENERAL)}")
-    known = _PAPER.get((model.network.config.model_type, model.depth))
-    if known is None:
-        small = sum(parameter.numel() for parameter in model.network.parameters()) < _SMALL_MODEL
-        known = _by_depth(model.depth, small=small)
+    known = _PAPER.get((architecture, depth)) or _by_depth(depth, small=size < _SMALL_MODEL)
     return merge(_GENERAL[editor], known[editor])
+
+
+def default_space(editor: str, depth: int) -> dict[str, list[Any]]:
+    """Values to search around the settings without a search, by the path of a setting."""
+    low = [_span(depth, first, first + 0.13) for first in (0.1, 0.2, 0.3)]
+    high = [_span(depth, first, first + 0.1) for first in (0.6, 0.67, 0.8)]
+    clamp, prior, stop = [0.75, 1, 1.5, 3], [50, 250, 1000, 4000, 15000], [0.05, 0.2, 0.5]
+    region = {"region.layers": low, "region.clamp": clamp, "region.prior": prior, "optimization.stop_loss": stop}
+    spaces: dict[str, dict[str, list[Any]]] = {
+        "jeep": {
+            "low.layers": low,
+            "low.clamp": clamp,
+            "low.prior": prior,
+            "high.layers": high,
+            "high.clamp": [0.05, 0.15, 0.25],
+            "high.prior": [1000, 5000, 20000],
+            "optimization.stop_probability": [0.8, 0.9, 0.97],
+        },
+        "memit": region,
+        "pmet": region | {"optimization.kl_factor": [0.0625, 1]},
+        "rome": {"layer": [layers[-1] for layers in low], "clamp": [2, 4], "optimization.stop_loss": stop},
+        "ft_wd": {
+            "layer": [low[1][-1], *(layers[0] for layers in high)],
+            "learning_rate": [2e-4, 1e-3, 3e-3],
+            "stop_loss": [0.1, 0.5],
+        },
+    }
+    return {path: _distinct(values) for path, values in spaces[editor].items()}
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """The values without those that were there before: regions of a shallow model coincide."""
+    return [value for number, value in enumerate(values) if value not in values[:number]]

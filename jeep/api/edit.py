@@ -6,13 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jinja2
 from pydantic import ValidationError
 
 from jeep.api.defaults import default_settings
@@ -20,18 +19,17 @@ from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
 from jeep.api.statistics import covariances_for
 from jeep.common.errors import UserError, complaint
-from jeep.common.settings import merge
-from jeep.common.storage import atomic
+from jeep.common.settings import merge, prefix_kind
+from jeep.common.storage import atomic, write_json
 from jeep.editors import load_editor
 from jeep.probes.contrast import contrast
 from jeep.probes.proposal import propose_regions
+from jeep.report.texts import render
 from jeep.vectors.prefixes import sample_prefixes
-from jeep.vectors.targets import Target, optimize_facts
+from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
     from torch import Tensor
 
@@ -57,8 +55,8 @@ class Edit:
     refused: list[dict[str, str]]
     """Records that could not be used, with reasons."""
     seconds: float
-    _before: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    """What the parameters were, while the edit is in force."""
+    _scratch: ExitStack | None = field(default=None, repr=False)
+    """Gives the parameters back; there while the edit is in force."""
 
     def __str__(self) -> str:
         """What took, what did not and why, and how long it took."""
@@ -67,13 +65,13 @@ class Edit:
     @property
     def in_force(self) -> bool:
         """Whether the model has the edit."""
-        return bool(self._before)
+        return self._scratch is not None
 
     def apply(self) -> Edit:
         """Write the edit into the model (again); nothing where it is in force."""
         if not self.in_force:
-            network = self.model.network
-            self._before = {name: network.get_parameter(name).data.clone() for name in self.deltas}
+            self._scratch = ExitStack()
+            self._scratch.enter_context(self.model.scratch(list(self.deltas)))
             self.model.add_(self.deltas)
             self.model.edits.append(self)
         return self
@@ -84,9 +82,8 @@ class Edit:
             return
         if self.model.edits[-1] is not self:
             raise UserError("a later edit is in force: undo that one first")
-        for name, value in self._before.items():
-            self.model.network.get_parameter(name).data.copy_(value)
-        self._before = {}
+        self._scratch.close()
+        self._scratch = None
         self.model.edits.pop()
 
     def __enter__(self) -> Edit:
@@ -98,9 +95,9 @@ class Edit:
 
     def report(self, path: str | Path) -> Path:
         """A page of HTML: every prompt before and after, what did not take and why, the settings."""
-        template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-        layout = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
-        text = layout.from_string(template).render(
+        text = render(
+            Path(__file__).with_name("report.html.jinja"),
+            escape=True,
             title=f"{len(self.facts)} facts edited by {self.method}",
             summary=str(self),
             kinds={"edited": "Edited facts", "paraphrase": "Paraphrases", "unrelated": "Unrelated prompts"},
@@ -129,8 +126,7 @@ class Edit:
         try:
             with atomic(path) as scratch:
                 self.model.save(scratch)
-                text = json.dumps(about, ensure_ascii=False, indent=2)
-                (scratch / "jeep.json").write_text(text + "\n", encoding="utf-8")
+                write_json(scratch / "jeep.json", about)
         finally:
             if not was_in_force:
                 self.undo()
@@ -167,9 +163,8 @@ def edit(
     logging.info("%s with %s", method, json.dumps(full))
     prompts = prompts_of(chosen)
     before = answered(model, prompts, token_budget)
-    prefixes = sample_prefixes(model, seed, [tuple(map(int, kind.split("x"))) for kind in editor.prefixes])
-    with _without_edits(model):
-        covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
+    prefixes = sample_prefixes(model, seed, [prefix_kind(kind) for kind in editor.prefixes])
+    covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
     deltas = editor.edit(model, _task(chosen, targets, prefixes, covariance, token_budget))
     done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0).apply()
@@ -184,7 +179,8 @@ def _editor(
 ) -> tuple[Editor, dict[str, Any]]:
     """The method for this model, and all its settings."""
     name = method.replace("-", "_")
-    full = merge(merge(default_settings(name, model), regions), settings)
+    known = default_settings(name, model.network.config.model_type, model.depth, model.size)
+    full = merge(merge(known, regions), settings)
     try:
         editor = load_editor(name, full)
     except ValidationError as error:
@@ -212,20 +208,7 @@ def _task(
     """What is written: facts whose target vector did not stay finite are left out. Raises UserError where all are."""
     if not targets:
         return Task(facts, prefixes, token_budget, covariance=covariance)
-    pairs = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
-    if not pairs:
+    written, vectors = with_finite_targets(facts, targets)
+    if not written:
         raise UserError("no target vector stayed finite: a smaller learning rate, or float32, may help")
-    return Task([fact for fact, _ in pairs], prefixes, token_budget, [target for _, target in pairs], covariance)
-
-
-@contextmanager
-def _without_edits(model: EditableModel) -> Iterator[None]:
-    """The model before its first edit, for the length of a block: covariances are of that."""
-    in_force = list(model.edits)
-    for each in reversed(in_force):
-        each.undo()
-    try:
-        yield
-    finally:
-        for each in in_force:
-            each.apply()
+    return Task(written, prefixes, token_budget, vectors, covariance)

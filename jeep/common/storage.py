@@ -31,6 +31,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def unfinished(path: Path) -> Path:
+    """Where a long job keeps what it has done of a file, beside it."""
+    return path.with_name(f".{path.stem}.checkpoint{path.suffix}")
+
+
 def write_json(path: Path | str, value: object) -> None:
     """Write one JSON document, atomically."""
     with atomic(path) as temporary:

@@ -1,19 +1,17 @@
 """What a configuration asks for: the runs, what each needs, and what is compared with what. No torch, and no paths."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-from jeep.common.settings import UNEDITED, Dtype, Projection, with_values
+from jeep.common.settings import UNEDITED, Dtype, Where, places_in, with_values
 from jeep.config.config import Config
 from jeep.config.schema import Grid
 from jeep.editors import Editor, load_editor
 
 Cell = tuple[str, str, str]
 """A model, a data set and a method."""
-Place = tuple[int, Projection]
-"""Layer and sub-layer of a W_O."""
 
 
 class Run(NamedTuple):
@@ -116,9 +114,9 @@ class Plan:
         used = {method, *(name for *where, name in self.cells if where == [model, dataset])}
         return next(name for name in self.config.methods if name in used and spec(name) == spec(method))
 
-    def places(self, model: str) -> list[Place]:
+    def places(self, model: str) -> list[Where]:
         """Every W_O whose covariance some run on a model needs."""
-        found: set[Place] = set()
+        found: set[Where] = set()
         for run in [*self.runs, *self.large_runs]:
             if run.model == model and run.method != UNEDITED:
                 found.update(self.editor(run.method, model, run.dataset).covariances)
@@ -199,17 +197,17 @@ class Plan:
         first = {path: values[0] for path, values in space.items()}
         return load_editor(self.config.editor_name(method), with_values(self.config.general_settings(method), first))
 
-    def searched_places(self, model: str, method: str) -> list[Place]:
+    def searched_places(self, model: str, method: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
         needed = self.first_editor(model, method).covariances
-        return sorted({*needed, *_places_in(self.config.tuning.space[model][method])}) if needed else []
+        return sorted({*needed, *places_in(self.config.tuning.space[model][method])}) if needed else []
 
-    def moved_places(self, model: str) -> list[Place]:
+    def moved_places(self, model: str) -> list[Where]:
         """Every W_O whose covariance a search needs that moves a region, beside those in use."""
         regions = self.config.tuning.regions
-        return _places_in(regions[model].layers) if model in regions else []
+        return places_in(regions[model].layers) if model in regions else []
 
-    def asked_places(self, model: str) -> list[Place]:
+    def asked_places(self, model: str) -> list[Where]:
         """Every W_O whose covariance a run or a search needs: collected in one pass."""
         found = set(self.places(model))
         if self.config.tuning:
@@ -217,13 +215,3 @@ class Plan:
             for method in self.config.tuning.space.get(model, {}):
                 found.update(self.searched_places(model, method))
         return sorted(found)
-
-
-def _places_in(space: Mapping[str, Sequence[Any]]) -> list[Place]:
-    """The layers among the values of a search space."""
-    layers: set[int] = set()
-    for path, values in space.items():
-        if path.rpartition(".")[2] in ("layers", "layer"):
-            for value in values:
-                layers.update(value if isinstance(value, list) else [value])
-    return sorted((layer, "mlp") for layer in layers)

@@ -133,7 +133,10 @@ def _texts(value: Any) -> list[str]:
 def _easyedit(row: dict, case_id: str) -> Fact:
     """A record with the names of EasyEdit and KnowEdit: prompt, subject, target_new, ground_truth, rephrase_prompt, and
     locality as {kind: {prompt, ground_truth}}, as lists of such, or as locality_prompt and locality_ground_truth.
+    KnowEdit's WikiBio calls subject, prompt and target_new concept, text and labels.
     """
+    if "concept" in row:
+        row = {"subject": row["concept"], "prompt": row["text"], "target_new": row["labels"]} | row
     subject, (prompt, *_) = row["subject"], _texts(row.get("prompt", row.get("prompts"))) or [""]
     pairs = [(row.get("locality_prompt"), row.get("locality_ground_truth"))]
     for kind in (row.get("locality") or {}).values():
@@ -173,8 +176,9 @@ _READERS: dict[str, Callable[[dict, str], Fact]] = {
 }
 
 
-def _rows(path: Path, form: Format) -> Iterator[dict]:
-    if form == "jsonl":
+def read_rows(path: Path, *, lines: bool) -> Iterator[dict]:
+    """The records of a file, a JSON list or JSON lines. Raises UserError for a file that is neither, or missing."""
+    if lines:
         yield from read_jsonl(path)
         return
     rows = read_json(path)
@@ -188,7 +192,7 @@ def read_facts(path: Path | str, form: Format) -> Iterator[Fact | InvalidFact]:
 
     Raises UserError for a file that is missing, truncated, or not of this format at all.
     """
-    yield from parse_facts(_rows(Path(path), form), form)
+    yield from parse_facts(read_rows(Path(path), lines=form == "jsonl"), form)
 
 
 def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFact]:

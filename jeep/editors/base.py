@@ -14,10 +14,10 @@ from jeep.common.settings import (
     Placement,
     PrefixKind,
     Preset,
-    Projection,
     Site,
     Strict,
     TargetSpec,
+    Where,
 )
 
 if TYPE_CHECKING:  # torch stays out of the DAG
@@ -75,7 +75,7 @@ class Editor(Strict):
         return None
 
     @property
-    def covariances(self) -> tuple[tuple[int, Projection], ...]:
+    def covariances(self) -> tuple[Where, ...]:
         """Every W_O, by layer and place, whose input's covariance is needed."""
         return ()
 
@@ -105,7 +105,7 @@ class RegionEditor(Editor):
         """The regions, in the order they are written."""
 
     @property
-    def covariances(self) -> tuple[tuple[int, Projection], ...]:
+    def covariances(self) -> tuple[Where, ...]:
         """Of all that is written."""
         return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
 

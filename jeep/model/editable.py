@@ -74,6 +74,11 @@ class EditableModel:
         return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()[:16]
 
     @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
     def depth(self) -> int:
         """Number of blocks, D."""
         return len(self.blocks)

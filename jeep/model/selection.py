@@ -22,19 +22,32 @@ def select(
 
     Raises UserError at the first unusable record where `on_invalid` is "error", and when too few facts are usable.
     """
+    items = checked(read_facts(path, form), metrics, tokenizer)
+    kept, skipped = sort_out(_strict(items, path) if on_invalid == "error" else items, limit)
+    if not kept or (limit is not None and len(kept) < limit):
+        raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped)")
+    return kept, skipped
+
+
+def _strict(items: Iterable[Fact | InvalidFact], path: Path) -> Iterator[Fact]:
+    """The facts of a file; UserError at the first that is none."""
+    for item in items:
+        if isinstance(item, InvalidFact):
+            raise UserError(f"{path}: {item} (on_invalid: skip leaves such records out)")
+        yield item
+
+
+def sort_out(items: Iterable[Fact | InvalidFact], limit: int | None = None) -> tuple[list[Fact], list[dict[str, str]]]:
+    """The first `limit` facts (all where None), and {case_id, reason} of what is none on the way there."""
     kept: list[Fact] = []
     skipped: list[dict[str, str]] = []
-    for item in checked(read_facts(path, form), metrics, tokenizer):
+    for item in items:
         if isinstance(item, Fact):
             kept.append(item)
-        elif on_invalid == "error":
-            raise UserError(f"{path}: {item} (on_invalid: skip leaves such records out)")
         else:
             skipped.append({"case_id": item.case_id, "reason": item.reason})
         if limit is not None and len(kept) == limit:
             break
-    if not kept or (limit is not None and len(kept) < limit):
-        raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped)")
     return kept, skipped
 
 

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from jeep.common.storage import atomic
+from jeep.report.texts import render
 
 _PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
@@ -30,11 +30,9 @@ def write_report(
     `about` holds the run's title, edits, seeds, presets and the sources of its models and data; `facts` are the
     edited facts, whose digests are given. The template is the package's own where there is none.
     """
-    layout = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string((template or TEMPLATE).read_text(encoding="utf-8"))
     found = pd.read_csv(claims, keep_default_na=False)
-    text = layout.render(
+    text = render(
+        template or TEMPLATE,
         about=about,
         digests={"/".join(path.with_suffix("").parts[-2:]): _digest(path) for path in facts},
         versions={name: version(name) for name in _PACKAGES},

@@ -1,8 +1,10 @@
-"""Tables for readers: Markdown, LaTeX and HTML beside a CSV file."""
+"""Texts for readers: tables as Markdown, LaTeX and HTML beside a CSV file, and pages from templates."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pandas as pd
 
 from jeep.common.storage import atomic
@@ -23,6 +25,18 @@ def write_texts(out: Path, frames: Mapping[str, Frames], caption: str) -> None:
     for suffix, parts in frames.items():
         with atomic(out.with_suffix(suffix)) as temporary:
             temporary.write_text(writers[suffix](parts, caption), encoding="utf-8")
+
+
+def render(template: Path, *, escape: bool = False, **values: Any) -> str:
+    """A Jinja template with its values; `escape` for HTML, where they are text. What it lacks is an error."""
+    layout = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return layout.from_string(template.read_text(encoding="utf-8")).render(values)
 
 
 def _markdown(parts: Frames, caption: str) -> str:

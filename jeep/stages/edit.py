@@ -93,7 +93,7 @@ def edit(
     """
     import torch
 
-    from jeep.common.storage import read_json, read_tensors, write_tensors
+    from jeep.common.storage import read_json, read_tensors, unfinished, write_tensors
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
     from jeep.vectors.files import read_targets
@@ -116,7 +116,7 @@ def edit(
         [vectors[fact.case_id] for fact in chosen] if method.target_spec else [],
         read_covariances(covariance, model),
         network,
-        checkpoint=out.with_name(f".{out.stem}.checkpoint.safetensors"),
+        checkpoint=unfinished(out),
         solver=torch.device(solver) if solver else None,
     )
     deltas = method.edit(model, task)
@@ -239,7 +239,7 @@ def search(
         protocol: facts, draws, variants and finalists, as JSON
     """
     from jeep.common.settings import Protocol
-    from jeep.common.storage import read_json, write_jsonl
+    from jeep.common.storage import read_json, unfinished, write_jsonl
     from jeep.data.facts import load_facts
     from jeep.tuning.bench import Bench, DevelopmentSet
     from jeep.tuning.search import search as search_settings
@@ -255,7 +255,7 @@ def search(
         checkpoint.token_budget,
         [fact for path in training for fact in load_facts(path)[:limit]],
     )
-    notes = out.with_name(f".{out.stem}.checkpoint.jsonl")
+    notes = unfinished(out)
     result = search_settings(bench, editor, settings, space, Protocol.model_validate(protocol), seed, notes)
     write_jsonl(out, result)
     notes.unlink()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from jeep.common.settings import Dtype, Metrics, Projection
+from jeep.common.settings import Dtype, Metrics, Sample, Where, place_of, prefix_kind
+from jeep.common.storage import read_json
 
 if TYPE_CHECKING:
     from jeep.model.editable import EditableModel
-    from jeep.writing.covariance import Sample
 
 
 def _written_as(read: Callable[[str], Any], *, repeated: bool = False) -> Parameter:
@@ -35,28 +35,17 @@ def _written_as(read: Callable[[str], Any], *, repeated: bool = False) -> Parame
     )
 
 
+def json_or_file(text: str) -> Any:
+    """A JSON object, or what a file of one holds."""
+    return json.loads(text) if text.lstrip().startswith("{") else read_json(Path(text).expanduser())
+
+
 def shard(text: str) -> tuple[int, int]:
     """The shard and the number of shards that "I/N" names."""
     number, _, shards = text.partition("/")
     if not (number.isdigit() and shards.isdigit() and int(number) < int(shards)):
         raise ValueError(f"{text!r}: expected I/N with I from 0 to N-1")
     return int(number), int(shards)
-
-
-def place(text: str) -> tuple[int, Projection]:
-    """The layer and sub-layer of a W_O that, for example, "9.mlp" names."""
-    layer, _, sublayer = text.partition(".")
-    if not layer.isdigit() or sublayer not in ("mlp", "attention"):
-        raise ValueError(f"{text!r}: expected a layer and mlp or attention, such as 9.mlp")
-    return int(layer), sublayer
-
-
-def prefix_kind(text: str) -> tuple[int, int]:
-    """The number of texts and of their tokens that, for example, "5x10" names."""
-    texts, _, tokens = text.partition("x")
-    if not (texts.isdigit() and tokens.isdigit() and int(texts) and int(tokens)):
-        raise ValueError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
-    return int(texts), int(tokens)
 
 
 @Parameter(name="*")
@@ -80,41 +69,20 @@ class Checkpoint:
         return load_model(self.model, self.dtype, device or self.device, compiled=compiled)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class SampleOptions:
-    """The part of a corpus that covariances are estimated from."""
-
-    corpus: Path
-    """corpus as JSON lines"""
-    articles: int | None = None
-    """number of articles drawn (default: all, in random order)"""
-    tokens: int | None = None
-    """number of tokens to stop at (default: all of these articles')"""
-    length: int | None = None
-    """longest sequence (default: the model's positions)"""
-    seed: int = 0
-    """seed of the draw"""
-
-    def sample(self, shard: tuple[int, int] = (0, 1)) -> Sample:
-        """The sample, or one shard of it."""
-        from jeep.writing.covariance import Sample
-
-        return Sample(self.corpus, self.articles, self.tokens, self.length, self.seed, shard)
-
-
 Many = Parameter(consume_multiple=True, json_list=False, show_default=False)
 Files = Annotated[Sequence[Path], Many]
 Words = Annotated[Sequence[str], Many]
 Counts = Annotated[Sequence[int], Many]
 Json = Annotated[dict[str, Any], _written_as(json.loads)]
+JsonOrFile = Annotated[dict[str, Any], _written_as(json_or_file)]
 JsonList = Annotated[list[Any], _written_as(json.loads)]
 Shard = Annotated[
     tuple[int, int], _written_as(shard), Parameter(help="I/N: every Nth one, from the Ith on (default: all)")
 ]
+SampleOptions = Annotated[Sample, Parameter(name="*")]
 Places = Annotated[
-    Sequence[tuple[int, Projection]],
-    _written_as(place, repeated=True),
+    Sequence[Where],
+    _written_as(place_of, repeated=True),
     Parameter(help="every W_O, by layer and place, such as 9.mlp 20.attention"),
 ]
 PrefixKinds = Annotated[

@@ -126,13 +126,12 @@ def covariance_part(
     *, checkpoint: Checkpoint, sample: SampleOptions, places: Places, shard: Shard = (0, 1), out: Out
 ) -> None:
     """Sum k kᵀ over the inputs of many W_O, in one pass over one shard of the text."""
-    from jeep.common.storage import write_tensors
+    from jeep.common.storage import unfinished, write_tensors
     from jeep.writing.covariance import collect
 
-    unfinished = out.with_name(f".{out.stem}.checkpoint.safetensors")
-    sums = collect(checkpoint.load(), sample.sample(shard), places, checkpoint.token_budget, unfinished)
+    sums = collect(checkpoint.load(), sample, places, checkpoint.token_budget, unfinished(out), shard)
     write_tensors(out, sums.tensors())
-    unfinished.unlink(missing_ok=True)
+    unfinished(out).unlink(missing_ok=True)
 
 
 def covariance(
@@ -155,15 +154,14 @@ def covariance(
     from operator import add
 
     from jeep.common.storage import read_tensors
-    from jeep.writing.covariance import Sums, collect, write_covariances
+    from jeep.writing.covariance import Sums, estimate, write_covariances
 
-    model, unfinished = checkpoint.load(), out / ".checkpoint.safetensors"
+    model = checkpoint.load()
     if parts:
         sums = reduce(add, (Sums.of(read_tensors(path)[0]) for path in parts))
+        write_covariances(model, sums, made_of or {}, out)
     else:
-        sums = collect(model, sample.sample(), places, checkpoint.token_budget, unfinished)
-    write_covariances(model, sums, made_of or {}, out)
-    unfinished.unlink(missing_ok=True)
+        estimate(model, sample, places, checkpoint.token_budget, made_of or {}, out)
 
 
 def hypernetwork(
@@ -184,13 +182,12 @@ def hypernetwork(
     """
     import torch
 
-    from jeep.common.storage import write_tensors
+    from jeep.common.storage import unfinished, write_tensors
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
 
     method = load_editor(editor, settings)
     chosen = [fact for path in facts for fact in load_facts(path)[:limit]]
-    unfinished = out.with_name(f".{out.stem}.checkpoint.safetensors")
-    tensors, losses = method.train(checkpoint.load(), chosen, seed, checkpoint.token_budget, unfinished)
+    tensors, losses = method.train(checkpoint.load(), chosen, seed, checkpoint.token_budget, unfinished(out))
     provenance = {"editor": editor, "settings": settings, "facts": len(chosen), "seed": seed}
     write_tensors(out, {**tensors, "losses": torch.tensor(losses)}, provenance)

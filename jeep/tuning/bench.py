@@ -15,7 +15,7 @@ from jeep.editors.base import Editor
 from jeep.measure.evaluate import evaluate
 from jeep.measure.metrics import summarize
 from jeep.model.editable import EditableModel, bit_sum
-from jeep.vectors.targets import Target, optimize_facts
+from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
 
 
@@ -90,10 +90,9 @@ class Bench:
         """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written."""
         written = facts
         if targets:
-            usable = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
-            if not usable:
+            written, targets = with_finite_targets(facts, targets)
+            if not written:
                 return {"Score": 0.0, "failed": "no target vector stayed finite"}
-            written, targets = zip(*usable, strict=True)
         task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
         deltas = editor.edit(self.model, task)
         with self.model.scratch(list(deltas)):

@@ -175,6 +175,12 @@ def optimize(
         yield targets
 
 
+def with_finite_targets(facts: Sequence[Fact], targets: Sequence[Target]) -> tuple[list[Fact], list[Target]]:
+    """The facts that can be written, and their targets."""
+    pairs = [(fact, target) for fact, target in zip(facts, targets, strict=True) if target.finite]
+    return [fact for fact, _ in pairs], [target for _, target in pairs]
+
+
 def report_unusable(targets: Iterable[Target]) -> None:
     """Log the case ids of facts whose optimisation left the finite numbers."""
     for target in targets:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Projection
+from jeep.common.settings import Where
 from jeep.data.facts import Fact
 from jeep.vectors.targets import Target
 
@@ -25,7 +25,7 @@ class Task:
     """Most tokens in one forward pass."""
     targets: Sequence[Target] = ()
     """The facts' target vectors in the facts' order, where the editor has sites."""
-    covariance: Mapping[tuple[int, Projection], Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
+    covariance: Mapping[Where, Float[Tensor, "d_in d_in"]] = field(default_factory=dict)
     """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
     hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
     """The trained hyper-network's tensors, where the editor has one."""

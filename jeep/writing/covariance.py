@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
-from jeep.common.settings import Projection
+from jeep.common.settings import Sample, Where, place_name, place_of
 from jeep.common.storage import read_tensors, write_tensors
 from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches
@@ -24,33 +24,8 @@ from jeep.model.hooks import record_input
 from jeep.model.progress import Progress, fingerprint
 from jeep.model.tokens import encode
 
-Where = tuple[int, Projection]
-"""Layer and sub-layer of a W_O."""
 _BATCHES = 16
 """Full batches between two places where a pass can go on."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The part of a corpus that covariances are estimated from."""
-
-    corpus: Path
-    articles: int | None = None
-    """Number of articles drawn; all, in random order, where absent."""
-    tokens: int | None = None
-    """Number of tokens to stop at; all of these articles' where absent."""
-    length: int | None = None
-    """Longest sequence; the model's positions where absent."""
-    seed: int = 0
-    shard: tuple[int, int] = (0, 1)
-    """(i, n): every n-th sequence from the i-th on."""
-
-    def rows(self, model: EditableModel) -> Iterator[tuple[int, ...]]:
-        """The sequences' token ids."""
-        texts = sampled_texts(self.corpus, self.articles, self.seed)
-        rows = sequences(model.tokenizer, texts, self.length or model.positions, self.tokens)
-        first, shards = self.shard
-        return islice(rows, first, None, shards)
 
 
 def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None = None) -> Iterator[tuple[int, ...]]:
@@ -87,12 +62,12 @@ class Sums:
     def tensors(self) -> dict[str, Tensor]:
         """As they are kept in a file."""
         counts = {"tokens": torch.tensor(self.tokens), "rows": torch.tensor(self.rows)}
-        return counts | {_name(place): product.cpu() for place, product in self.products.items()}
+        return counts | {place_name(place): product.cpu() for place, product in self.products.items()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> "Sums":
         """The other way round."""
-        products = {_place(name): tensors[name].to(device) for name in tensors if name not in ("tokens", "rows")}
+        products = {place_of(name): tensors[name].to(device) for name in tensors if name not in ("tokens", "rows")}
         return cls(products, int(tensors["tokens"]), int(tensors["rows"]))
 
     def __add__(self, other: "Sums") -> "Sums":
@@ -152,24 +127,55 @@ def covariances(
     return {place: sums.mean(place) for place in places}
 
 
-def collect(model: EditableModel, sample: Sample, places: Sequence[Where], token_budget: int, unfinished: Path) -> Sums:
-    """One pass over a sample; one that was killed goes on from its last checkpoint, the file `unfinished`."""
-    text = sample.corpus.stat()
-    progress = Progress(
-        unfinished, fingerprint(model, sample, text.st_size, text.st_mtime_ns, code_digest("jeep.writing.covariance"))
-    )
+def collect(
+    model: EditableModel,
+    sample: Sample,
+    places: Sequence[Where],
+    token_budget: int,
+    unfinished: Path,
+    shard: tuple[int, int] = (0, 1),
+) -> Sums:
+    """One pass over a sample, or over shard (i, n) of it: every n-th sequence from the i-th on.
+
+    A pass that was killed goes on from its last checkpoint, the file `unfinished`.
+    """
+    text, (first, shards) = sample.corpus.stat(), shard
+    content = (sample, shard, text.st_size, text.st_mtime_ns, code_digest("jeep.writing.covariance"))
+    progress = Progress(unfinished, fingerprint(model, *content))
     _, kept = progress.load()
     sums = Sums.of(kept, model.device) if kept else Sums()
     if set(places) <= set(sums.products):
         sums.products = {place: sums.products[place] for place in places}
     else:
         sums = Sums()
-    total = sample.tokens and math.ceil(sample.tokens / sample.shard[1])
+    texts = sampled_texts(sample.corpus, sample.articles, sample.seed)
+    whole = sequences(model.tokenizer, texts, sample.length or model.positions, sample.tokens)
+    rows = islice(whole, first + sums.rows * shards, None, shards)
+    total = sample.tokens and math.ceil(sample.tokens / shards)
     with tqdm(total=total, initial=sums.tokens, desc="covariance", unit="tok", mininterval=2) as bar:
-        for _ in accumulate(model, islice(sample.rows(model), sums.rows, None), places, token_budget, sums):
+        for _ in accumulate(model, rows, places, token_budget, sums):
             bar.update(sums.tokens - bar.n)
             progress.save(sums.rows, sums.tensors)
     return sums
+
+
+def estimate(
+    model: EditableModel,
+    sample: Sample,
+    places: Sequence[Where],
+    token_budget: int,
+    made_of: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """One pass over a sample, and the covariance of each W_O in a file of `folder` (`write_covariances`)."""
+    unfinished = folder / ".checkpoint.safetensors"
+    write_covariances(model, collect(model, sample, places, token_budget, unfinished), made_of, folder)
+    unfinished.unlink(missing_ok=True)
+
+
+def covariance_file(folder: Path, where: Where) -> Path:
+    """Where the covariance of a W_O lies."""
+    return folder / f"{place_name(where)}.safetensors"
 
 
 def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, Any], folder: Path) -> None:
@@ -178,24 +184,16 @@ def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, An
         raise UserError("the corpus has no text to estimate covariances from")
     provenance = {"model": model.identity, "tokens": sums.tokens, "made_of": dict(made_of)}
     for place in sums.products:
-        write_tensors(folder / f"{_name(place)}.safetensors", {_name(place): sums.mean(place)}, provenance)
+        write_tensors(covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
 
 
 def read_covariances(paths: Iterable[Path], model: EditableModel) -> dict[Where, Float[Tensor, "d_in d_in"]]:
     """What `write_covariances` wrote, by layer and sub-layer. Raises UserError where it is of another model."""
+    read = {path: read_tensors(path) for path in paths}
+    identity = model.identity if read else None
     found: dict[Where, Tensor] = {}
-    for path in paths:
-        tensors, provenance = read_tensors(path)
-        if provenance.get("model") != model.identity:
+    for path, (tensors, provenance) in read.items():
+        if provenance.get("model") != identity:
             raise UserError(f"{path}: a covariance of another model, or of this one before it changed; delete it")
-        found |= {_place(name): matrix for name, matrix in tensors.items()}
+        found |= {place_of(name): matrix for name, matrix in tensors.items()}
     return found
-
-
-def _name(place: Where) -> str:
-    return f"{place[0]}.{place[1]}"
-
-
-def _place(name: str) -> Where:
-    layer, _, sublayer = name.partition(".")
-    return int(layer), sublayer

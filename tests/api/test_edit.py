@@ -140,8 +140,8 @@ def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, f
 
 def test_covariances_are_estimated_once_and_kept(model, facts, text, cache, monkeypatch):
     passes = []
-    original = statistics.collect
-    monkeypatch.setattr(statistics, "collect", lambda *a: passes.append(a[2]) or original(*a))
+    original = statistics.estimate
+    monkeypatch.setattr(statistics, "estimate", lambda *a: passes.append(a[2]) or original(*a))
     edited(model, facts, text).undo()
     edited(model, facts, text).undo()
     assert passes == [[(0, "mlp"), (2, "mlp")]]

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_artifacts import records_of
+from test_probe_claims import contrast_of, words_of
 
-from jeep.measure.metrics import summarize
 from jeep.report.claims import COLUMNS, _growth, find_claims, write_claims
-from jeep.report.intervals import of_mean, resampled, score, values_of
-from jeep.report.probe_claims import contrast_claims, word_claims
+from jeep.report.intervals import of_mean
 
 GRID = {"model": ["m"], "dataset": ["d"]}
 LOW_HIGH = [["wo_high_delta_and_step3", "wo_low_delta_and_step2"], ["wo_step3", "wo_step2"]]
@@ -20,87 +19,7 @@ def claims(tmp_path, parts, grids, sweep=None, edits=40, seed=0):
     return find_claims([tmp_path / "records.parquet"], edits, grids, ROLES, sweep or {}, {}, {}, seed)
 
 
-def difference(means):
-    return score(means[0]) - score(means[1])
-
-
-# Intervals
-
-
-def test_score_is_the_tables():
-    results = records_of("jeep", [1, 0, 1, 1], [1, 1, 0, 0], [1, 0.5, 1, 1])
-    expected = summarize(results).set_index("metric").value["Score"]
-    assert score(values_of(results, [("jeep", 4)])[0, 0].mean(0)) == pytest.approx(expected)
-    assert score(np.array([50.0, 0.0, 50.0])) == 0
-
-
-def test_the_interval_of_a_paired_difference_is_the_plain_bootstraps():
-    generator = np.random.default_rng(1)
-    values = np.stack(
-        [[np.column_stack([generator.random(40) ** power, [0.5] * 40, [0.9] * 40])] for power in (0.5, 2)]
-    )
-    found = resampled(values, difference, 0)
-    drawn = []
-    for _ in range(4000):
-        rows = generator.integers(0, 40, 40)
-        drawn.append(difference(values[:, 0, rows].mean(1)))
-    assert found.value == pytest.approx(difference(values[:, 0].mean(1)))
-    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.01)
-
-
-def test_with_several_seeds_the_interval_covers_seeds_too():
-    """One seed gains 20 points, the other nothing, for every record alike: over records alone there is no doubt."""
-    both = pd.concat(
-        [records_of("jeep", [0.5] * 30, 0.5, 0.5, seed=0), records_of("jeep", [0.9] * 30, 0.5, 0.5, seed=1)]
-    )
-    other = pd.concat([records_of("memit", [0.5] * 30, 0.5, 0.5, seed=seed) for seed in (0, 1)])
-    values = values_of(pd.concat([both, other]), [("jeep", 30), ("memit", 30)])
-    found = resampled(values, difference, 0)
-    assert found.low == pytest.approx(0), "both draws of the seed that gains nothing"
-    assert found.p > 0.05
-    one_seed = resampled(values[:, 1:], difference, 0)
-    assert one_seed.low > 0
-    assert one_seed.p < 0.001
-
-
-def test_a_p_value_is_twice_the_lesser_share_of_draws_on_the_other_side_of_zero():
-    """Ten records, of which one is better by one and nine are equal: a draw without it differs by nothing."""
-    values = np.full((2, 1, 10, 3), 50.0)
-    values[0, 0, 0] = 60.0
-    one, again, other = (resampled(values, difference, seed) for seed in (0, 0, 1))
-    assert one.p == pytest.approx(2 * 0.9**10, abs=0.02)
-    assert (one.value, one.low) == pytest.approx((1, 0))
-    assert one == again != other
-    better = resampled(values + [[[[1]]], [[[0]]]], difference, 0)
-    assert better.p == pytest.approx(2 / 10_001), "no draw at or below zero: the least p there is"
-    assert resampled(values[[1, 1]], difference, 0).p == 1
-
-
-def test_only_records_that_both_have_are_compared_and_the_unedited_model_stands_for_all_seeds():
-    jeep = pd.concat([records_of("jeep", [1, 0, 0, 0], seed=seed) for seed in (0, 1)]).query("case_id != 'f3'")
-    less = records_of("none", [1, 1, 1, 1]).query("case_id != 'f1'")
-    for parts in ([jeep, less], [less, jeep]):
-        values = values_of(pd.concat(parts), [("jeep", 4), ("none", 4)])
-        assert values.shape == (2, 2, 2, 3)
-        assert values[0, :, :, 0].tolist() == [[100, 0]] * 2
-        assert values[1, :, :, 0].tolist() == [[100, 100]] * 2
-    other_way = values_of(pd.concat([jeep, less]), [("none", 4), ("jeep", 4)])
-    assert np.array_equal(other_way[::-1], values)
-
-
-def test_a_record_of_a_larger_count_is_missing_in_a_smaller_one():
-    parts = [records_of("jeep", [1] * count) for count in (2, 4)]
-    values = values_of(pd.concat(parts), [("jeep", 2), ("jeep", 4)])
-    assert np.isnan(values[0, 0, :, 0]).tolist() == [False, False, True, True]
-    assert not np.isnan(values[1]).any()
-
-
-def test_a_mean_has_students_interval():
-    found = of_mean(pd.Series([1.0, 2.0, 3.0]))
-    assert found.value == 2
-    half = 4.302653 / np.sqrt(3)  # t of 97.5 % with two degrees of freedom, and a standard deviation of one
-    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
-    assert of_mean(pd.Series([0.0, 0.0, 0.0])).p == 1
+# Tables
 
 
 def test_a_single_record_says_nothing(tmp_path):
@@ -109,9 +28,6 @@ def test_a_single_record_says_nothing(tmp_path):
     assert row["value"] == pytest.approx(25)
     assert row["verdict"] == "undecided"
     assert of_mean(pd.Series([3.0])).p == 1
-
-
-# Tables
 
 
 def test_what_always_wins_is_supported_what_is_equal_is_not_and_what_loses_is_refuted(tmp_path):
@@ -259,107 +175,6 @@ def test_a_shape_needs_three_values_and_every_one_of_them(tmp_path):
     table = claims(tmp_path, parts, {"sweep": grid}, sweep, edits=5)
     assert set(table.dataset) == {"e"}
     assert len(claims(tmp_path, parts, {"sweep": grid}, {"a": 0.05, "b": 0.3}, edits=5)) == 0
-
-
-# The probes
-
-
-def contrast_of(path, gains):
-    """Four layers. An answer that gains does so tenfold a layer: by rank at the subject, by probability behind it."""
-    rows = [
-        (
-            case,
-            position,
-            layer,
-            "state",
-            answer,
-            0.001 * 10.0 ** (min(layer, 3) * up * (position == "prediction")),
-            10.0 ** (4 - layer * up * (position == "subject_last")) - 1,
-        )
-        for case in range(20)
-        for position in ("subject_last", "prediction")
-        for layer in range(5)
-        for answer, up in (("original", gains), ("new", 1 - gains))
-    ]
-    columns = ["case_id", "position", "layer", "part", "answer", "probability", "rank"]
-    pd.DataFrame(rows, columns=columns).to_parquet(path)
-    return path
-
-
-@pytest.mark.parametrize("gains", [0, 1])
-def test_stages_are_read_from_each_half_of_the_layers(gains, tmp_path):
-    """By hand: two layers of a factor ten below; above, one, since the topmost block does not count."""
-    low, high = contrast_claims(contrast_of(tmp_path / "contrast.parquet", gains))
-    assert low[:3] == ("Figure 2: enrichment at the subject's last token", "original", "new")
-    assert high[:3] == ("Figure 2: promotion at the prediction position", "original", "new")
-    assert low[3] == "gain from layer 0 to 2, log10 rank"
-    assert high[3] == "gain from layer 2 to 3, log10 probability"
-    sign = 2 * gains - 1
-    assert low[4].value == pytest.approx(2 * sign)
-    assert high[4].value == pytest.approx(sign)
-
-
-def words_of(path, flip):
-    """Ten layers: factual goes with the original, which falls a tenth in the last; stop words rise tenfold there.
-
-    Below the upper half it is the other way round, which does not count.
-    """
-    generator = np.random.default_rng(0)
-    sign = -1 if flip else 1
-    rows = []
-    for case in range(20):
-        noise = generator.normal(0, 0.01, 11)
-        original = np.linspace(-4, -1, 11) - sign * np.eye(11)[10]
-        of = {
-            "original": original,
-            "factual": np.where(np.arange(11) < 5, -1, 1) * sign * (original + noise),
-            "stop words": np.where(np.arange(11) < 5, -1, 1) * sign * (-original + noise),
-            "unrelated": np.full(11, -2) + sign * 0.5 * np.eye(11)[10],
-        }
-        rows += [(case, layer, name, 10.0 ** levels[layer]) for name, levels in of.items() for layer in range(11)]
-    pd.DataFrame(rows, columns=["case_id", "layer", "set", "probability"]).to_parquet(path)
-    return path
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_what_appendix_a_says_of_words_can_come_out_either_way(flip, tmp_path):
-    rows = list(word_claims(words_of(tmp_path / "words.parquet", flip)))
-    found = {claim: interval for claim, *_, interval in rows}
-    values = {
-        claim.removeprefix("Figure 5: in the topmost layers "): interval.value for claim, interval in found.items()
-    }
-    sign = -1 if flip else 1
-    assert values["non-relevant tokens resurge"] == pytest.approx(sign * 0.5)
-    assert values["the original's probability falls"] == pytest.approx(sign * (1 - sign * 0.3), abs=0.01)
-    assert values["that of stop words rises"] == pytest.approx(1.3 if flip else 0.7, abs=0.05)
-    assert values["they resurge less than stop words"] == pytest.approx(1.8 if flip else 0.2, abs=0.05)
-    follows = values["Figure 5: factual words follow the original"]
-    assert follows == pytest.approx(2 * sign, abs=0.05), "r of 1 and of -1 over the upper half alone"
-    top = "log10 probability, layer 9 to 10"
-    along = "Pearson's r with the original over layers 5 to 10, log10 probability"
-    assert [row[1:4] for row in rows] == [
-        ("9", "10", top),
-        ("10", "9", top),
-        ("10", "9", top),
-        ("stop words", "unrelated", top),
-        ("factual", "stop words", along),
-    ]
-
-
-def test_a_tenth_of_the_layers_is_the_topmost_and_no_probability_is_too_small_to_compare(tmp_path):
-    """Forty layers, of which four are the topmost; a probability that underflowed counts as 1e-30."""
-    levels = {"original": 0.1, "stop words": 0.1, "unrelated": 0.1, "factual": 0.1}
-    rows = [
-        (case, layer, name, 0.0 if (name, layer) == ("original", 40) else p + 0.01 * (layer + case) / 50)
-        for case in range(5)
-        for layer in range(41)
-        for name, p in levels.items()
-    ]
-    path = tmp_path / "words.parquet"
-    pd.DataFrame(rows, columns=["case_id", "layer", "set", "probability"]).to_parquet(path)
-    falls = next(word_claims(path))
-    assert falls[1:4] == ("36", "40", "log10 probability, layer 36 to 40")
-    assert falls[4].value == pytest.approx(29, abs=0.1)
 
 
 # All together

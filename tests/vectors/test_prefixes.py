@@ -3,8 +3,8 @@
 import pytest
 
 from jeep.__main__ import main
+from jeep.common.settings import prefix_kind
 from jeep.editors import load_editor
-from jeep.stages.options import prefix_kind
 from jeep.vectors import prefixes as module
 from jeep.vectors.prefixes import OPENERS, sample_prefixes
 

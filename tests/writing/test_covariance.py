@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from jeep.common.errors import UserError
+from jeep.common.settings import Sample
 from jeep.common.storage import read_provenance
+from jeep.data.corpus import sampled_texts
 from jeep.model import progress
 from jeep.model.editable import load_model
-from jeep.writing.covariance import Sample, Sums, collect, covariances, read_covariances, write_covariances
+from jeep.writing.covariance import Sums, collect, covariances, estimate, read_covariances, sequences
 
 PLACES = [(1, "mlp"), (2, "attention")]
 
@@ -22,20 +24,20 @@ def sample(tmp_path):
     return Sample(tmp_path / "corpus.jsonl", tokens=900, length=12)
 
 
-def estimate(model, sample, places, folder, budget=100):
-    sums = collect(model, sample, places, budget, folder / "unfinished.safetensors")
-    write_covariances(model, sums, {"text": "this"}, folder)
+def estimated(model, sample, places, folder, budget=100):
+    estimate(model, sample, places, budget, {"text": "this"}, folder)
     return read_covariances(sorted(folder.glob("[0-9]*.safetensors")), model)
 
 
 def test_each_is_a_file_that_says_what_it_is_of(trained, sample, tmp_path):
     folder = tmp_path / "covariance"
-    found = estimate(trained, sample, PLACES, folder)
+    found = estimated(trained, sample, PLACES, folder)
     assert list(found) == PLACES
     paths = sorted(folder.glob("[0-9]*"))
     assert [path.name for path in paths] == ["1.mlp.safetensors", "2.attention.safetensors"]
     assert read_provenance(paths[0]) == {"model": trained.identity, "tokens": 900, "made_of": {"text": "this"}}
-    for place, matrix in covariances(trained, list(sample.rows(trained)), PLACES, 100).items():
+    rows = list(sequences(trained.tokenizer, sampled_texts(sample.corpus, None, 0), 12, 900))
+    for place, matrix in covariances(trained, rows, PLACES, 100).items():
         assert torch.equal(found[place], matrix)
 
 
@@ -43,7 +45,7 @@ def test_it_is_of_the_checkpoint_in_whatever_precision_it_was_collected(trained,
     """Statistics in float32 serve an edit in float16, and the other way round; a change of any weight is seen."""
     trained.save(tmp_path / "model")
     one, other = (load_model(tmp_path / "model", dtype, "cpu") for dtype in ("float32", "bfloat16"))
-    estimate(one, sample, PLACES, tmp_path / "covariance")
+    estimated(one, sample, PLACES, tmp_path / "covariance")
     paths = sorted((tmp_path / "covariance").glob("[0-9]*"))
     assert list(read_covariances(paths, other)) == PLACES
     norm = next(name for name, _ in trained.network.named_parameters() if "norm" in name or "ln_f" in name)
@@ -56,7 +58,7 @@ def test_it_is_of_the_checkpoint_in_whatever_precision_it_was_collected(trained,
 
 def test_a_covariance_of_another_model_is_one_line(trained, sample, tmp_path):
     folder = tmp_path / "covariance"
-    estimate(trained, sample, PLACES, folder)
+    estimated(trained, sample, PLACES, folder)
     name = trained.parameter_name(0)
     with trained.scratch([name]):
         trained.add_({name: torch.full_like(trained.network.get_parameter(name), 1e-3)})
@@ -69,14 +71,14 @@ def test_shards_add_up_to_the_whole(shards, trained, sample, tmp_path):
     """Also where some have no text at all."""
     parts = []
     for number in range(shards):
-        part = Sample(sample.corpus, tokens=sample.tokens, length=sample.length, shard=(number, shards))
-        parts.append(Sums.of(collect(trained, part, PLACES, 100, tmp_path / "unfinished").tensors()))
+        part = collect(trained, sample, PLACES, 100, tmp_path / "unfinished", (number, shards))
+        parts.append(Sums.of(part.tensors()))
         (tmp_path / "unfinished").unlink(missing_ok=True)
     sums = parts[0]
     for part in parts[1:]:
         sums = sums + part
     assert sums.tokens == 900
-    for place, matrix in estimate(trained, sample, PLACES, tmp_path / "whole").items():
+    for place, matrix in estimated(trained, sample, PLACES, tmp_path / "whole").items():
         torch.testing.assert_close(sums.mean(place), matrix)
 
 
@@ -107,7 +109,7 @@ def test_a_killed_pass_goes_on_from_its_checkpoint(trained, sample, tmp_path, mo
 
 
 def test_a_batch_that_does_not_fit_is_made_smaller_and_counts_once(trained, sample, tmp_path, monkeypatch, caplog):
-    expected = estimate(trained, sample, PLACES, tmp_path / "whole")
+    expected = estimated(trained, sample, PLACES, tmp_path / "whole")
     original = type(trained).run
 
     def small(self, states, packing, first, last):
@@ -117,7 +119,7 @@ def test_a_batch_that_does_not_fit_is_made_smaller_and_counts_once(trained, samp
         return result
 
     monkeypatch.setattr(type(trained), "run", small)
-    found = estimate(trained, sample, PLACES, tmp_path / "less", 100)
+    found = estimated(trained, sample, PLACES, tmp_path / "less", 100)
     for place, matrix in expected.items():
         torch.testing.assert_close(found[place], matrix)
     lowered = [line for line in caplog.messages if "the token budget is lowered" in line]
@@ -127,4 +129,4 @@ def test_a_batch_that_does_not_fit_is_made_smaller_and_counts_once(trained, samp
 def test_a_corpus_without_text_is_one_line(trained, tmp_path):
     (tmp_path / "corpus.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(UserError, match="no text to estimate covariances from"):
-        estimate(trained, Sample(tmp_path / "corpus.jsonl", length=12), PLACES, tmp_path / "covariance")
+        estimated(trained, Sample(tmp_path / "corpus.jsonl", length=12), PLACES, tmp_path / "covariance")

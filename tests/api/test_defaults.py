@@ -1,0 +1,32 @@
+"""Settings without a search: what stands in the shipped configurations is the same there."""
+
+import pytest
+from conftest import ROOT
+
+from jeep.api.defaults import default_settings
+from jeep.api.statistics import WIKIPEDIA
+from jeep.config.config import load_config
+from jeep.editors import load_editor
+
+
+@pytest.mark.parametrize(("name", "architecture", "depth"), [("gptj", "gptj", 28), ("llama", "llama", 32)])
+@pytest.mark.parametrize("method", ["jeep", "memit", "pmet", "rome", "ft-wd"])
+def test_for_the_papers_models_they_are_the_papers(name, architecture, depth, method):
+    """But for precision, which a loaded model has, and the prefixes of ROME, whose own take three times as long."""
+    editor = method.replace("-", "_")
+    ours = load_editor(editor, default_settings(editor, architecture, depth, 7 * 10**9))
+    papers = load_config(ROOT / "config/paper.yaml").editor(method, name, "mcf")
+    assert ours.model_copy(update={"dtype": papers.dtype, "prefixes": papers.prefixes}) == papers
+
+
+@pytest.mark.parametrize("size", [10**8, 10**10])
+@pytest.mark.parametrize("depth", [2, 4, 6, 12, 24, 30, 48, 80])
+@pytest.mark.parametrize("method", ["jeep", "memit", "pmet", "rome", "ft_wd"])
+def test_for_any_depth_there_are_layers_that_the_model_has(depth, method, size):
+    editor = load_editor(method, default_settings(method, "other", depth, size))
+    layers = [layer for layer, _ in editor.covariances] or [editor.layer]
+    assert 0 <= min(layers) <= max(layers) < depth
+
+
+def test_the_text_is_the_demos():
+    assert load_config(ROOT / "config/config.yaml").corpus.source == WIKIPEDIA
