@@ -26,9 +26,9 @@ from jeep.data.corpus import texts
 from jeep.data.facts import Fact
 from jeep.editors import load_editor
 from jeep.measure.evaluate import evaluate, items
-from jeep.model.editable import load_model
+from jeep.model.loading import load_model
 from jeep.model.selection import select
-from jeep.model.tokens import Request, encode, encode_answer
+from jeep.model.tokens import Request
 from jeep.vectors.targets import Target, optimize
 from jeep.vectors.task import Task
 from jeep.writing.covariance import covariances, sequences
@@ -210,10 +210,8 @@ class Bench:
 
         def plain_way() -> None:
             for fact in chosen:
-                asked = list(items([fact], "counterfact"))
-                prompts = [encode(self.model.tokenizer, item.prompt) for item in asked]
-                answers = [[encode_answer(self.model.tokenizer, text) for text in item.answers] for item in asked]
-                plain.score(self.network, prompts, answers)
+                asked = [item.encoded(self.model.tokenizer) for item in items([fact], "counterfact")]
+                plain.score(self.network, [list(prompt) for prompt, _ in asked], [answers for _, answers in asked])
 
         def ours() -> object:
             return evaluate(self.model, chosen, "counterfact", self.budget)

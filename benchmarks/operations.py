@@ -11,7 +11,7 @@ from jeep.common.settings import Placement, Site
 from jeep.measure.evaluate import Item
 from jeep.model.editable import EditableModel
 from jeep.model.stems import Stems
-from jeep.model.tokens import Prompt, Request, encode, encode_answer
+from jeep.model.tokens import Prompt, Request
 
 
 def spent(run: Callable[[], object]) -> float:
@@ -76,10 +76,10 @@ class Needed:
         """Each prompt once, its answers behind it, logits where an answer's token is predicted."""
         total = 0.0
         for item in items:
-            prompt = len(encode(self.model.tokenizer, item.prompt))
+            asked, answers = item.encoded(self.model.tokenizer)
+            prompt = len(asked)
             total += self.blocks(self.model.depth, 0, prompt)
-            for answer in item.answers:
-                tokens = len(encode_answer(self.model.tokenizer, answer))
+            for tokens in map(len, answers):
                 total += self.blocks(self.model.depth, prompt, prompt + tokens - 1) + tokens * self.head
         return total
 

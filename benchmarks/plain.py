@@ -120,17 +120,24 @@ def read(network, rows, layer, place, positions, inputs=False):
     seen = []
     target = module(network, layer, place)
     at = (torch.arange(len(rows)), torch.tensor(positions))
+
+    def by_row(states):
+        return states.reshape(len(rows), -1, states.shape[-1])  # some blocks run their MLP on a list of tokens
+
     if inputs:
-        handle = target.register_forward_pre_hook(lambda _, args: seen.append(args[0][at]))
+        handle = target.register_forward_pre_hook(lambda _, args: seen.append(by_row(args[0])[at]))
     else:
-        handle = target.register_forward_hook(lambda _, __, output: seen.append(tensor_of(output)[at]))
+        handle = target.register_forward_hook(lambda _, __, output: seen.append(by_row(tensor_of(output))[at]))
     network(**padded(rows))
     handle.remove()
     return seen[0]
 
 
-def write(network, prompts, targets, placements, covariance, transposed=False):
-    """Steps 2 and 3: `prompts` holds each fact's prompts, the bare one first. Changes `network`; returns the Δs."""
+def write(network, prompts, targets, placements, covariance, transposed=False, adds=None):
+    """Steps 2 and 3: `prompts` holds each fact's prompts, the bare one first. Changes `network`; returns the Δs.
+
+    `adds(layer, place, output)` is what a block adds to its state, where that is not W_O's output.
+    """
     changes = {}
     steps = [(layer, placement) for placement in placements for layer in placement.layers]
     for layer, placement in sorted(steps, key=lambda step: step[0]):
@@ -143,7 +150,11 @@ def write(network, prompts, targets, placements, covariance, transposed=False):
             (state,) = read(network, rows[:1], last, placement.measured, positions[:1])
             left = last - layer + 1
             share = left if placement.spread == "even" else left**0.5
-            residuals.append((target[placement.site] - state).double() / share)
+            residual = (target[placement.site] - state).double() / share
+            if adds is not None and placement.measured == "output":
+                (output,) = read(network, rows[:1], layer, placement.edited, positions[:1])
+                residual *= (output / adds(layer, placement.edited, output)).double()
+            residuals.append(residual)
         K, R = torch.stack(keys, 1), torch.stack(residuals, 1)
         gram = placement.prior * covariance[layer, placement.edited].double() + K @ K.T
         change = R @ K.T @ torch.linalg.inv(gram)

@@ -8,7 +8,7 @@ edit.save("edited/")
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Edit", "Fact", "Question", "edit", "load", "wrap"]
+__all__ = ["Edit", "Fact", "Question", "Tuning", "edit", "load", "tune", "wrap"]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     """Run one stage, on a device of its own."""
     command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     # A device named by the user is taken as named; "auto" and "cuda" mean any free one.
-    asked = getattr(bound.arguments.get("checkpoint"), "device", bound.arguments.get("device"))
+    given = (getattr(value, "device", None) for value in bound.arguments.values())
+    asked = next(filter(None, given), bound.arguments.get("device"))
     device = own_device() if asked in ("auto", "cuda") else nullcontext(asked if asked and asked != "cpu" else None)
     with device as accelerator:
         if accelerator is not None:

@@ -29,6 +29,12 @@ def facts_limit(wildcards):
     return option("limit", PLAN.facts_needed(wildcards.model, wildcards.dataset))
 
 
+def facts_joiner(wildcards):
+    """Nothing between prompt and answer is a joiner too."""
+    joiner = CONFIG.datasets[wildcards.dataset].joiner
+    return "" if joiner is None else f"--joiner={shlex.quote(joiner)}"
+
+
 def prefix_kinds(wildcards):
     return wildcards.kinds.split("-")
 
@@ -74,10 +80,11 @@ rule facts:
         metrics=dataset_field("metrics"),
         on_invalid=dataset_field("on_invalid"),
         limit=facts_limit,
+        joiner=facts_joiner,
         code=stage_code("prepare:facts"),
     shell:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
-        " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid}"
+        " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid} {params.joiner}"
         " --skipped {output.skipped:q} --out {output.facts:q} 2> >(tee {log:q} >&2)"
 
 

@@ -10,17 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from jeep.common.storage import read_jsonl, write_jsonl
 from jeep.config.config import load_config
@@ -29,7 +19,8 @@ from jeep.data.demo.build import build
 from jeep.data.demo.nano import nano_tokenizer
 from jeep.data.facts import Fact, Question
 from jeep.data.fetch import fetch_file, fetch_model
-from jeep.model.editable import EditableModel, load_model
+from jeep.model.editable import EditableModel
+from jeep.model.loading import load_model
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
@@ -105,25 +96,64 @@ def configurations(vocabulary: int = 500) -> dict:
         "num_attention_heads": 4,
         "max_position_embeddings": 128,
     }
-    return {
-        "llama": LlamaConfig(**llama, tie_word_embeddings=True),
-        "mistral": MistralConfig(**llama, sliding_window=None),
-        "qwen2": Qwen2Config(**llama),
-        "qwen3": Qwen3Config(**llama, head_dim=8),
-        "gptj": GPTJConfig(**gpt, rotary_dim=4, **quiet),
-        "gpt2": GPT2Config(**gpt, **quiet),
-        "gpt_neox": GPTNeoXConfig(**neox, use_parallel_residual=True),
-        "gpt_neox-sequential": GPTNeoXConfig(**neox, use_parallel_residual=False),
+    more = llama | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    behind = more | {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    bloom = {"vocab_size": vocabulary, "hidden_size": 32, "n_layer": 4, "n_head": 4}
+    falcon = {**bloom, "num_hidden_layers": 4, "num_attention_heads": 4, "bias": True}
+    scales = {
+        "residual_multiplier": 0.3,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.3,
     }
+    opt = {"vocab_size": vocabulary, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    rows = {
+        "llama": ("llama", llama | {"tie_word_embeddings": True}),
+        "mistral": ("mistral", llama | {"sliding_window": None}),
+        "mistral-window": ("mistral", llama | {"sliding_window": 4}),
+        "qwen2": ("qwen2", llama),
+        "qwen2-window": (
+            "qwen2", llama | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
+        ),
+        "qwen3": ("qwen3", llama | {"head_dim": 8}),
+        "gemma": ("gemma", more | {"head_dim": 8}),
+        "gemma2": ("gemma2", behind | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+        "gemma3": ("gemma3_text", behind),
+        "phi3": ("phi3", more | {"sliding_window": 4}),
+        "olmo2": ("olmo2", more),
+        "smollm3": ("smollm3", more | {"no_rope_layer_interval": 2}),
+        "granite": ("granite", more | scales | {"logits_scaling": 2.0}),
+        "cohere": ("cohere", more | {"logit_scale": 0.3}),
+        "cohere2": ("cohere2", behind | {"logit_scale": 0.3}),
+        "stablelm": ("stablelm", more),
+        "stablelm-parallel": ("stablelm", more | {"use_parallel_residual": True}),
+        "starcoder2": ("starcoder2", more | {"sliding_window": 4}),
+        "phi": ("phi", more | {"num_key_value_heads": 4}),
+        "gptj": ("gptj", gpt | quiet | {"rotary_dim": 4}),
+        "gpt2": ("gpt2", gpt | quiet),
+        "gpt_neox": ("gpt_neox", neox | {"use_parallel_residual": True}),
+        "gpt_neox-sequential": ("gpt_neox", neox | {"use_parallel_residual": False}),
+        "opt": ("opt", opt | {"word_embed_proj_dim": 32, "dropout": 0.0, "max_position_embeddings": 128}),
+        "bloom": ("bloom", bloom),
+        "falcon": ("falcon", falcon | {"multi_query": True, "parallel_attn": True, "new_decoder_architecture": False}),
+        "falcon-groups": ("falcon", falcon | {"new_decoder_architecture": True, "num_kv_heads": 2}),
+        "falcon-alibi": (
+            "falcon", falcon | {"alibi": True, "multi_query": False, "parallel_attn": False}
+        ),
+    }  # fmt: skip
+    return {name: AutoConfig.for_model(kind, **given) for name, (kind, given) in rows.items()}
 
 
 ARCHITECTURES = tuple(configurations())
+KINDS = ("llama", "gptj", "gpt2", "gpt_neox-sequential", "olmo2", "granite", "falcon-groups", "falcon-alibi")
+"""One of each way in which a block may be built."""
 
 
 def random_network(name: str, dtype: torch.dtype = torch.float32):
     """A random model of an architecture, with weights large enough for its answers to differ."""
     torch.manual_seed(0)
-    attention = "sdpa" if dtype == torch.float64 else "eager"  # the eager one computes in float32 here and there
+    # The eager one computes in float32 here and there, and adds Falcon's bias twice.
+    attention = "sdpa" if dtype == torch.float64 or name == "falcon-alibi" else "eager"
     network = AutoModelForCausalLM.from_config(configurations()[name], attn_implementation=attention)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,10 +1,14 @@
 """The benchmark's counts of operations, and its table in the README."""
 
+import io
+
+import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, random_network
+from conftest import ROOT, random_network, train_tiny
+from project import write_config
 
-from benchmarks import scale
+from benchmarks import covariance_tokens, scale
 from benchmarks.operations import Needed, spent
 from benchmarks.report import BEGIN, END, table, write_report
 from jeep.common.errors import UserError
@@ -89,3 +93,25 @@ def test_the_paper_is_counted_without_its_weights(byte_level, facts, prefixes, t
     disk = {row[0]: float(row[3]) for row in rows[3:-3] if len(row) == 5}
     assert disk["model"] == 24.2
     assert disk["covariances"] == 8.6
+
+
+def test_covariances_of_more_text_edit_the_same_facts(byte_level, facts, tmp_path, monkeypatch):
+    """One row for each method and amount of text, the half-width beside Score, and a picture."""
+    (tmp_path / "config").mkdir()
+    write_config(tmp_path, lambda config: config["methods"]["jeep"].update(label="JEEP"))
+    train_tiny("llama", byte_level).save(tmp_path / "tiny")
+    write_jsonl(tmp_path / "facts.jsonl", (fact.to_json() for fact in facts[:5]))
+    codes = torch.randint(33, 0x250, (300, 20), generator=torch.Generator().manual_seed(0))
+    write_jsonl(tmp_path / "corpus.jsonl", ({"text": "".join(map(chr, row))} for row in codes.tolist()))
+    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
+    monkeypatch.chdir(tmp_path)
+    command = "covariance_tokens --config config/config.yaml --model tiny --dataset cities --checkpoint tiny"
+    command += " --facts facts.jsonl --edits 4 --corpus corpus.jsonl --tokens 20 60 --out page.md --figure figure.png"
+    monkeypatch.setattr("sys.argv", command.split())
+    assert covariance_tokens.main() == 0
+    table = pd.read_csv(io.StringIO((tmp_path / "page.md").read_text()), sep="|", comment="<", skipinitialspace=True)
+    table = table.rename(columns=str.strip).iloc[1:]
+    assert list(table["method"].str.strip()) == ["JEEP", "memit"] * 2
+    assert list(table["tokens per input"].astype(float)) == [20, 20, 60, 60]
+    assert set(table.columns) >= {"Score", "ES", "GS", "LS", "ci95"}
+    assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -1,5 +1,6 @@
 """What the README and docs/adding.md tell a user to write, written and run."""
 
+import json
 import re
 import shlex
 import shutil
@@ -8,14 +9,21 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, city_facts, random_network
+from huggingface_hub import cached_assets_path
 from project import CONFIG, environment, make_project, snakemake
 
+from jeep.__main__ import app
+from jeep.api.statistics import WIKIPEDIA
 from jeep.common.settings import merge
-from jeep.data.facts import load_facts
-from jeep.model.editable import load_model
+from jeep.common.storage import write_jsonl
+from jeep.data.facts import dump_facts, load_facts
+from jeep.model.editable import EditableModel
+from jeep.model.loading import load_model
 from jeep.report.case_study import generate
+from jeep.stages import STAGES
 
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
 LAUNCH = "import jeep.launcher; jeep.launcher.main()"
@@ -75,6 +83,59 @@ def test_one_edits_ones_own_model_in_python_and_by_a_command_as_the_readme_says_
         assert generate(load_model(tmp_path / "edited", device="cpu"), row.prompt).startswith(row.target_new)
     assert "1 of 1 facts took" in done.stderr
     assert row.prompt in (tmp_path / "report.html").read_text()
+
+
+def test_editing_ones_own_model_works_as_its_page_says_it(byte_level, tmp_path):
+    """All commands and examples of docs/own-model.md but the gated model's, on a model that knows nothing."""
+    (tmp_path / "models").mkdir()
+    EditableModel(random_network("llama"), byte_level).save(tmp_path / "models/mine")
+    (tmp_path / "facts.jsonl").write_text(blocks("README.md", "json")[0])
+    (tmp_path / "development.jsonl").write_text(dump_facts(city_facts()[:8]))
+    environ = environment(ROOT) | {"HF_ASSETS_CACHE": str(tmp_path / "assets")}
+    codes = torch.randint(33, 0x250, (300, 20), generator=torch.Generator().manual_seed(0))
+    texts = cached_assets_path("jeep", "texts", assets_dir=tmp_path / "assets")
+    write_jsonl(
+        texts / f"{WIKIPEDIA.package}-{WIKIPEDIA.version}.jsonl",
+        ({"text": "".join(map(chr, row))} for row in codes.tolist()),
+    )
+    commands = [
+        line for block in blocks("docs/own-model.md", "") for line in block.splitlines() if line.startswith("jeep ")
+    ]
+    assert [shlex.split(command)[1] for command in commands] == ["check-facts", "tune", "edit-facts"]
+    shown = ""
+    for call in [
+        *map(shlex.split, commands),
+        *([sys.executable, "-c", code] for code in blocks("docs/own-model.md", "python")),
+    ]:
+        done = subprocess.run(call, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (call, done.stderr[-4000:])
+        shown += done.stdout + done.stderr
+    assert "all 1 records can be edited" in shown
+    assert "of 24 drawn ones the best had" in shown
+    assert shown.count("of 1 facts took") == 3
+    tuned = json.loads((tmp_path / "tuned.json").read_text())
+    assert "settings" not in tuned
+    assert len(pd.read_csv(tmp_path / "tuned.csv")) == 24 + 3
+
+
+def jeep_lines():
+    """Every line of README and docs that calls `jeep`."""
+    for path in PAGES:
+        for text in re.findall(r"^```\w*\n(.*?)^```$", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL):
+            for line in text.replace("\\\n", " ").splitlines():
+                command = re.sub(r"^\w+=\S+ ", "", line)
+                if command.startswith("jeep "):
+                    yield pytest.param(command, id=f"{path}: {line[:60]}")
+
+
+@pytest.mark.parametrize("line", jeep_lines())
+def test_every_line_that_calls_jeep_is_understood_as_it_stands(line, tmp_path, monkeypatch):
+    (tmp_path / "tuned.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    command, bound, unused = app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    assert command in STAGES
+    assert bound.arguments
+    assert not unused
 
 
 @pytest.fixture(scope="module")

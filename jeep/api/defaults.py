@@ -47,7 +47,7 @@ _GENERAL: dict[str, dict[str, Any]] = {
     "ft_wd": {},
 }
 _SMALL_MODEL = 1_000_000_000
-"""Parameters below which the settings are those chosen for SmolLM2 (135M) on its development facts (config/search)."""
+"""Parameters below which the settings are those chosen for SmolLM2 (135M) on development facts (config/search)."""
 
 
 def _span(depth: int, first: float, end: float) -> list[int]:
@@ -57,19 +57,38 @@ def _span(depth: int, first: float, end: float) -> list[int]:
 
 
 def _by_depth(depth: int, *, small: bool) -> dict[str, dict[str, Any]]:
-    """Settings for another architecture or size: where SmolLM2's regions lie, with its strengths or LLaMA 7B's."""
-    low, high = _span(depth, 0.2, 0.32), _span(depth, 0.67, 0.77)
-    region = {"layers": low, "clamp": 0.75, "prior": 250} if small else {"layers": low, "clamp": 0.9, "prior": 4000}
+    """Settings for another architecture or size: SmolLM2's or LLaMA 7B's, at the same relative depths."""
+    return _small(depth) if small else _large(depth)
+
+
+def _small(depth: int) -> dict[str, dict[str, Any]]:
+    low, high = _span(depth, 0.14, 0.3), _span(depth, 0.6, 0.7)
+    region = {"layers": _span(depth, 0.2, 0.32), "clamp": 0.75, "prior": 250}
     return {
         "jeep": {
-            "low": {"layers": low, "clamp": 1.5, "prior": 250} if small else {"layers": low, "clamp": 1, "prior": 2500},
-            "high": {"layers": high, "clamp": 0.05 if small else 0.25, "prior": 1000},
-            **({"optimization": {"stop_probability": 0.97}} if small else {}),
+            "low": {"layers": low, "clamp": 1.5, "prior": 250},
+            "high": {"layers": high, "clamp": 0.15, "prior": 20000},
+            "optimization": {"stop_probability": 0.97},
         },
         "memit": {"region": region},
         "pmet": {"region": region},
-        "rome": {"layer": low[-1]},
-        "ft_wd": {"layer": high[0], **({"learning_rate": 3e-3, "stop_loss": 0.5} if small else {})},
+        "rome": {"layer": _span(depth, 0.2, 0.32)[-1]},
+        "ft_wd": {"layer": _span(depth, 0.67, 0.77)[0], "learning_rate": 3e-3, "stop_loss": 0.5},
+    }
+
+
+def _large(depth: int) -> dict[str, dict[str, Any]]:
+    low, high = _span(depth, 0.16, 0.34), _span(depth, 0.69, 0.78)
+    region = {"layers": low, "clamp": 0.9, "prior": 4000}
+    return {
+        "jeep": {
+            "low": {"layers": low, "clamp": 1, "prior": 2500},
+            "high": {"layers": high, "clamp": 0.25, "prior": 1000},
+        },
+        "memit": {"region": region},
+        "pmet": {"region": region},
+        "rome": {"layer": _span(depth, 0.2, 0.25)[-1]},
+        "ft_wd": {"layer": high[0]},
     }
 
 

@@ -7,10 +7,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from jeep.common.errors import UserError
-from jeep.model.editable import EditableModel, load_model, pick_device
-
-_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.safetensors"]
-_NOT = ["original/*", "consolidated*", "*/*.safetensors"]
+from jeep.data.fetch import OTHER_WEIGHTS, SMALL_FILES
+from jeep.model.editable import EditableModel
+from jeep.model.loading import check_forward, load_model, pick_device
 
 
 def load(
@@ -33,9 +32,9 @@ def folder_of(source: str | Path, revision: str | None = None, *, weights: bool 
     folder = Path(source).expanduser()
     if folder.exists():
         return folder
-    patterns = [name for name in _FILES if weights or name != "*.safetensors"]
+    given = {"allow_patterns": [*SMALL_FILES, *["*.safetensors"] * weights], "ignore_patterns": OTHER_WEIGHTS}
     try:
-        found = snapshot_download(str(source), revision=revision, allow_patterns=patterns, ignore_patterns=_NOT)
+        found = snapshot_download(str(source), revision=revision, **given)
     except HFValidationError:
         raise UserError(f"{source}: no such folder, and no name of a repository of the hub") from None
     except (HfHubHTTPError, OSError) as error:
@@ -45,5 +44,10 @@ def folder_of(source: str | Path, revision: str | None = None, *, weights: bool 
 
 
 def wrap(network: torch.nn.Module, tokenizer) -> EditableModel:
-    """A model that is loaded already. As a context manager, it is given back as it was: weights, gradients, mode."""
-    return EditableModel(network, tokenizer)
+    """A model that is loaded already. As a context manager, it is given back as it was: weights, gradients, mode.
+
+    Raises UserError where its architecture is unknown, or is not what its row says.
+    """
+    model = EditableModel(network, tokenizer)
+    check_forward(model)
+    return model

@@ -10,7 +10,7 @@ from jeep.api.facts import contradictions
 from jeep.data.facts import Fact
 from jeep.measure.evaluate import score
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode_pair
 from jeep.vectors.targets import Target
 
 KINDS = ("edited", "paraphrase", "unrelated")
@@ -19,13 +19,14 @@ REACHED = 0.5
 
 
 def prompts_of(facts: Sequence[Fact]) -> pd.DataFrame:
-    """One row for each prompt of the facts: case_id, kind, prompt, and the answer that is wanted."""
+    """One row for each prompt of the facts: case_id, kind, prompt, the answer that is wanted, and what joins them."""
     rows = []
     for fact in facts:
-        rows.append((fact.case_id, "edited", fact.prompt, fact.target_new))
-        rows += [(fact.case_id, "paraphrase", prompt, fact.target_new) for prompt in fact.paraphrases]
-        rows += [(fact.case_id, "unrelated", question.prompt, question.answer) for question in fact.unrelated]
-    return pd.DataFrame(rows, columns=["case_id", "kind", "prompt", "answer"])
+        asked = [("edited", fact.prompt, fact.target_new)]
+        asked += [("paraphrase", prompt, fact.target_new) for prompt in fact.paraphrases]
+        asked += [("unrelated", question.prompt, question.answer) for question in fact.unrelated]
+        rows += [(fact.case_id, *each, fact.joiner) for each in asked]
+    return pd.DataFrame(rows, columns=["case_id", "kind", "prompt", "answer", "joiner"], dtype=object)
 
 
 def answered(model: EditableModel, prompts: pd.DataFrame, token_budget: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,8 +35,9 @@ def answered(model: EditableModel, prompts: pd.DataFrame, token_budget: int) -> 
     It says an answer when each of its tokens is the most probable one behind those before it: greedy decoding then
     gives just this answer.
     """
-    asked = [tuple(encode(model.tokenizer, prompt)) for prompt in prompts["prompt"]]
-    wanted = [[encode_answer(model.tokenizer, answer)] for answer in prompts["answer"]]
+    columns = prompts[["prompt", "answer", "joiner"]].itertuples(index=False)
+    pairs = [encode_pair(model.tokenizer, *row) for row in columns]
+    asked, wanted = [prompt for prompt, _ in pairs], [[answer] for _, answer in pairs]
     scored = [answers[0] for answers in score(model, asked, wanted, token_budget)]
     probability = np.array([np.exp(answer.log_probabilities.mean()) for answer in scored])
     return probability, np.array([bool(answer.correct.all()) for answer in scored])
@@ -52,7 +54,9 @@ def outcome_of(
     An edited prompt or a paraphrase is ok when the model says the new answer; an unrelated prompt unless it has lost an
     answer that it gave before. `why` is given for edited prompts that are not ok.
     """
-    table = prompts.assign(p_before=before[0], p_after=after[0], said_before=before[1], said_after=after[1])
+    table = prompts.drop(columns="joiner").assign(
+        p_before=before[0], p_after=after[0], said_before=before[1], said_after=after[1]
+    )
     unrelated = table["kind"] == "unrelated"
     table["ok"] = table["said_after"] | (unrelated & ~table["said_before"])
     failed = (table["kind"] == "edited") & ~table["ok"]

@@ -46,6 +46,8 @@ class Dataset(Strict):
     """counterfact compares the probabilities of two answers (Eqs. 16-18); zsre counts correct tokens (13-15)."""
     on_invalid: Literal["error", "skip"] = "error"
     """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
+    joiner: str | None = None
+    """What stands between prompt and answer, in records that do not say; as their language has it where absent."""
     settings_of: Name | None = None
     """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
     label: str | None = None

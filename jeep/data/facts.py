@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,8 @@ class Fact:
     target_true: str | None = None
     paraphrases: tuple[str, ...] = ()
     unrelated: tuple[Question, ...] = ()
+    joiner: str | None = None
+    """What stands between a prompt and its answer; as their language has it where absent (`jeep.data.joining`)."""
 
     def __post_init__(self):
         for name in ("subject", "template", "target_new"):
@@ -64,9 +66,17 @@ class Fact:
         """The prompt that is edited: the template with the subject in it."""
         return self.template.replace("{}", self.subject)
 
+    @property
+    def asked(self) -> tuple[str, str, str | None]:
+        """The edited prompt, its new answer, and what joins them."""
+        return self.prompt, self.target_new, self.joiner
+
     def to_json(self) -> dict:
         """The record in the project's own schema, as one JSON object."""
-        return asdict(self)
+        row = asdict(self)
+        if self.joiner is None:
+            del row["joiner"]
+        return row
 
     @classmethod
     def from_json(cls, row: dict) -> "Fact":
@@ -200,7 +210,10 @@ def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFa
     for number, row in enumerate(rows):
         case_id = str(row.get("case_id", number)) if isinstance(row, dict) else str(number)
         try:
-            yield _READERS[form](row, case_id)
+            joiner = row.get("joiner")
+            if not isinstance(joiner, str | None):
+                raise InvalidFact(case_id, f"joiner is no text: {joiner!r}")
+            yield replace(_READERS[form](row, case_id), joiner=joiner)
         except InvalidFact as error:
             yield error
         except KeyError as error:

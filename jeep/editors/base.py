@@ -177,7 +177,7 @@ class HyperEditor(Editor):
         from jeep.learned.signals import collect_signals
 
         network = HyperNetwork.of(task.hypernetwork).to(model.device, model.precision)
-        questions = [(fact.prompt, fact.target_new) for fact in task.facts]
+        questions = [fact.asked for fact in task.facts]
         answers = Answers(model, questions, min(self.layers), task.token_budget)
         answers.prepare(range(len(answers)))
         signals = collect_signals(model, answers, range(len(answers)), self.layers, self.tokens)

@@ -41,7 +41,7 @@ class FtWd(Editor):
         from jeep.learned.finetune import BlockTrainer
         from jeep.model.progress import Progress, fingerprint
 
-        answers = Answers(model, [(fact.prompt, fact.target_new) for fact in task.facts], self.layer, task.token_budget)
+        answers = Answers(model, [fact.asked for fact in task.facts], self.layer, task.token_budget)
         answers.prepare(range(len(answers)))
         batches = [range(len(answers))[start : start + self.batch] for start in range(0, len(answers), self.batch)]
         progress = Progress(task.checkpoint, fingerprint(model, self, task.facts))

@@ -11,7 +11,10 @@ from torch.nn import functional
 from jeep.model.attention import Packing
 from jeep.model.batches import chunks, in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode_pair
+
+Asked = tuple[str, str, str | None]
+"""A prompt, its answer, and what joins them."""
 
 
 @dataclass
@@ -27,13 +30,13 @@ class Read:
 
 
 class Answers:
-    """Questions of a prompt and an answer each; their states at the input of block `layer` wait on the CPU."""
+    """Questions with their answers; their states at the input of block `layer` wait on the CPU."""
 
-    def __init__(self, model: EditableModel, questions: Sequence[tuple[str, str]], layer: int, token_budget: int):
+    def __init__(self, model: EditableModel, questions: Sequence[Asked], layer: int, token_budget: int):
         self.model, self.layer, self.token_budget = model, layer, token_budget
-        self.answers = [encode_answer(model.tokenizer, answer) for _, answer in questions]
-        prompts = [encode(model.tokenizer, prompt) for prompt, _ in questions]
-        self.rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, self.answers, strict=True)]
+        pairs = [encode_pair(model.tokenizer, *question) for question in questions]
+        self.answers = [answer for _, answer in pairs]
+        self.rows = [[*prompt, *answer[:-1]] for prompt, answer in pairs]
         self.states: dict[int, Tensor] = {}
 
     def __len__(self) -> int:

@@ -59,9 +59,9 @@ class Trainer:
         self.network = network.to(model.device, model.precision)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.meta_learning_rate)
         asked = {
-            "edit": [(fact.prompt, fact.target_new) for fact in facts],
-            "equivalent": [((fact.paraphrases or (fact.prompt,))[0], fact.target_new) for fact in facts],
-            "unrelated": [(fact.unrelated[0].prompt, fact.unrelated[0].answer) for fact in facts],
+            "edit": [fact.asked for fact in facts],
+            "equivalent": [((fact.paraphrases or (fact.prompt,))[0], *fact.asked[1:]) for fact in facts],
+            "unrelated": [(fact.unrelated[0].prompt, fact.unrelated[0].answer, fact.joiner) for fact in facts],
         }
         first = min(method.layers)
         self.answers = {kind: Answers(model, questions, first, token_budget) for kind, questions in asked.items()}

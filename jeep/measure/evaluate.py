@@ -16,7 +16,7 @@ from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode_pair
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Item:
     number: int
     prompt: str
     answers: tuple[str, ...]
+    joiner: str | None = None
+
+    def encoded(self, tokenizer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+        """Token ids of the prompt and of each answer."""
+        pairs = [encode_pair(tokenizer, self.prompt, answer, self.joiner) for answer in self.answers]
+        return pairs[0][0], [answer for _, answer in pairs]
 
 
 def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:
@@ -35,12 +41,12 @@ def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:
     for fact in facts:
         both = (fact.target_new, fact.target_true or "")
         own = both if metrics == "counterfact" else (fact.target_new,)
-        yield Item(fact.case_id, "ES", 0, fact.prompt, own)
+        yield Item(fact.case_id, "ES", 0, fact.prompt, own, fact.joiner)
         for number, prompt in enumerate(fact.paraphrases):
-            yield Item(fact.case_id, "GS", number, prompt, own)
+            yield Item(fact.case_id, "GS", number, prompt, own, fact.joiner)
         for number, question in enumerate(fact.unrelated):
             answers = (fact.target_new, question.answer) if metrics == "counterfact" else (question.answer,)
-            yield Item(fact.case_id, "LS", number, question.prompt, answers)
+            yield Item(fact.case_id, "LS", number, question.prompt, answers, fact.joiner)
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,8 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
     tokens that are the argmax (Eqs. 13-15).
     """
     todo = list(items(facts, metrics))
-    prompts = [tuple(encode(model.tokenizer, item.prompt)) for item in todo]
-    answers = [[encode_answer(model.tokenizer, answer) for answer in item.answers] for item in todo]
+    asked = [item.encoded(model.tokenizer) for item in todo]
+    prompts, answers = [prompt for prompt, _ in asked], [wanted for _, wanted in asked]
     rows = []
     for item, scored in zip(todo, score(model, prompts, answers, token_budget), strict=True):
         means = [float(answer.log_probabilities.mean()) for answer in scored]

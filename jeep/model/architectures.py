@@ -1,6 +1,6 @@
 """Architectures as rows of one table: where things are in a model class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jeep.common.errors import UserError
 
@@ -17,14 +17,38 @@ class Architecture:
     """W_O of the MLP, inside a block."""
     attention_out: str
     """W_O of the attention, inside a block."""
-    parallel: bool | str
+    parallel: bool | str = False
     """MLP and attention read the same state; a string names the configuration's field that says so."""
     rotary: str | None = None
     """Module that makes sines and cosines for all blocks; without it, blocks take position ids."""
+    rotary_by_type: bool = False
+    """It makes them for each kind of layer in the configuration's `layer_types`."""
     positions: str | None = None
     """Learned position embeddings, added to the token embeddings."""
+    embedding_norm: str | None = None
+    """A norm behind the token embeddings."""
+    first_position: int = 0
+    """Where the first token's stands in that table."""
+    alibi: bool | str = False
+    """Attention is biased by distance; a string names the configuration's field that says so."""
+    dense: bool = False
+    """Blocks compute attention themselves, on a mask over all pairs of tokens."""
     precise_scores: bool = False
     """Attention's scores are computed in float32 whatever the precision of the model: in float16 they overflow."""
+    mlp_norm: str | None = None
+    """A norm behind the MLP's W_O, inside a block: what the block adds is its output."""
+    attention_norm: str | None = None
+    """A norm behind the attention's."""
+    residual_scale: str | None = None
+    """The configuration's factor on what either adds."""
+    embedding_scale: str | None = None
+    """The configuration's factor on token embeddings."""
+    logit_scale: str | None = None
+    """The configuration's factor on the logits."""
+    logit_divisor: str | None = None
+    """The configuration's divisor of the logits."""
+    logit_cap: str | None = None
+    """The configuration's bound of the logits, c tanh(x / c)."""
 
 
 _LLAMA = Architecture(
@@ -34,14 +58,34 @@ _LLAMA = Architecture(
     head="lm_head",
     mlp_out="mlp.down_proj",
     attention_out="self_attn.o_proj",
-    parallel=False,
     rotary="model.rotary_emb",
 )
+_NORMS_BEHIND = replace(_LLAMA, mlp_norm="post_feedforward_layernorm", attention_norm="post_attention_layernorm")
+_COHERE = replace(_LLAMA, parallel=True, logit_scale="logit_scale")
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": replace(_NORMS_BEHIND, logit_cap="final_logit_softcapping"),
+    "gemma3_text": replace(_NORMS_BEHIND, logit_cap="final_logit_softcapping", rotary_by_type=True),
+    "phi3": _LLAMA,
+    "olmo2": _NORMS_BEHIND,
+    "smollm3": _LLAMA,
+    "granite": replace(
+        _LLAMA,
+        residual_scale="residual_multiplier",
+        embedding_scale="embedding_multiplier",
+        logit_divisor="logits_scaling",
+    ),
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "stablelm": replace(_LLAMA, parallel="use_parallel_residual"),
+    "starcoder2": replace(_LLAMA, mlp_out="mlp.c_proj"),
+    "phi": replace(
+        _LLAMA, norm="model.final_layernorm", mlp_out="mlp.fc2", attention_out="self_attn.dense", parallel=True
+    ),
     "gptj": Architecture(
         blocks="transformer.h",
         embedding="transformer.wte",
@@ -60,7 +104,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         head="lm_head",
         mlp_out="mlp.c_proj",
         attention_out="attn.c_proj",
-        parallel=False,
         positions="transformer.wpe",
     ),
     "gpt_neox": Architecture(
@@ -73,15 +116,58 @@ ARCHITECTURES: dict[str, Architecture] = {
         parallel="use_parallel_residual",
         rotary="gpt_neox.rotary_emb",
     ),
+    "opt": Architecture(
+        blocks="model.decoder.layers",
+        embedding="model.decoder.embed_tokens",
+        norm="model.decoder.final_layer_norm",
+        head="lm_head",
+        mlp_out="fc2",
+        attention_out="self_attn.out_proj",
+        positions="model.decoder.embed_positions",
+        first_position=2,
+    ),
+    "bloom": Architecture(
+        blocks="transformer.h",
+        embedding="transformer.word_embeddings",
+        embedding_norm="transformer.word_embeddings_layernorm",
+        norm="transformer.ln_f",
+        head="lm_head",
+        mlp_out="mlp.dense_4h_to_h",
+        attention_out="self_attention.dense",
+        alibi=True,
+        dense=True,
+    ),
+    "falcon": Architecture(
+        blocks="transformer.h",
+        embedding="transformer.word_embeddings",
+        norm="transformer.ln_f",
+        head="lm_head",
+        mlp_out="mlp.dense_4h_to_h",
+        attention_out="self_attention.dense",
+        parallel="parallel_attn",
+        rotary="transformer.rotary_emb",
+        alibi="alibi",
+        dense=True,
+    ),
 }
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+"""What configurations call the number of an MLP's experts."""
 
 
 def architecture_of(config) -> Architecture:
-    """The table's row for a Hugging Face configuration. Raises UserError, saying what to add, if there is none."""
-    try:
-        return ARCHITECTURES[config.model_type]
-    except KeyError:
+    """The table's row for a Hugging Face configuration.
+
+    Raises UserError, saying why or what to add, for a model that cannot be edited: its MLPs are mixtures of experts,
+    its weights are quantised, or there is no row.
+    """
+    kind = config.model_type
+    if any(getattr(config, name, None) for name in _EXPERTS):
+        raise UserError(f"{kind}: an MLP that is a mixture of experts has no single W_O to edit")
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{kind}: quantised weights cannot be edited; take the model in float16, bfloat16 or float32")
+    if kind not in ARCHITECTURES:
         raise UserError(
-            f"architecture {config.model_type!r} is unknown (known: {', '.join(ARCHITECTURES)}): "
+            f"architecture {kind!r} is unknown (known: {', '.join(ARCHITECTURES)}): "
             "add a row to ARCHITECTURES in jeep/model/architectures.py, see docs/adding.md"
-        ) from None
+        )
+    return ARCHITECTURES[kind]

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from jeep.common.errors import UserError
+
 PACKED, PACKED_PRECISE = "jeep_packed", "jeep_packed_precise"
 
 KeysValues = tuple[Float[Tensor, "n heads size"], Float[Tensor, "n heads size"]]
@@ -108,16 +110,31 @@ class Packing:
             self._made[key] = make()
         return self._made[key]
 
-    def mask(self, groups: int) -> Float[Tensor, "b 1 gs cs"]:
-        """Additive mask: a query sees the context and its sequence up to itself; repeated for each group of heads."""
-        return self.once(("mask", groups), lambda: self._mask().repeat(1, groups, 1)[:, None].to(self.device))
+    def keep(self, layer: int, key: Float[Tensor, "1 heads n size"], value: Float[Tensor, "1 heads n size"]) -> None:
+        """Keep a layer's keys and values where `record` asks for them."""
+        if self.record is not None:
+            self.record[layer] = (key[0].transpose(0, 1).detach(), value[0].transpose(0, 1).detach())
 
-    def _mask(self) -> Tensor:
+    def mask(self, groups: int, window: int | None = None) -> Float[Tensor, "b 1 gs cs"]:
+        """Additive mask: a query sees the context and its sequence up to itself; repeated for each group of heads.
+
+        With a `window`, it sees that many tokens, itself among them.
+        """
+        made = ("mask", groups, window)
+        return self.once(made, lambda: self._mask(window).repeat(1, groups, 1)[:, None].to(self.device))
+
+    def _mask(self, window: int | None) -> Tensor:
         place, lengths = torch.arange(self.width), torch.tensor(self.lengths)
         seen = (place[None, :, None] >= place) & (place < lengths[:, None, None])
+        starts = torch.zeros_like(lengths) if self.starts is None else torch.tensor(self.starts)
+        queries = keys = starts[:, None] + place
         if self.context is not None:
             front = (self.context.index.cpu() >= 0)[:, None].expand(-1, self.width, -1)
             seen = torch.cat([front, seen], 2)
+            keys = torch.cat([torch.arange(self.context.width).expand(len(lengths), -1), keys], 1)
+        if window is not None:
+            seen &= queries[:, :, None] - keys[:, None] < window
+            seen |= (place >= lengths[:, None])[:, :, None]  # padding sees something: of nothing, gradients are NaN
         return torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
 
     def slots(self, heads: int, front: int = 0) -> Int[Tensor, " nh"]:
@@ -175,21 +192,35 @@ def _rows(packed: Float[Tensor, "1 heads n size"]) -> Float[Tensor, "nh size"]:
 
 
 @torch.compiler.disable  # its shapes change with every batch
-def packed_attention(module, query, key, value, attention_mask: Packing, scaling=None, precise=False, **_):
+def packed_attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask: Packing,
+    scaling=None,
+    sliding_window=None,
+    softcap=None,
+    s_aux=None,
+    precise=False,
+    **_,
+):
     """Attention of a packed batch, in the form of transformers' attention interface.
 
     Heads that share keys and values (grouped-query attention) become further queries of one head. `precise`: in
-    float32 at least, whatever the model's precision.
+    float32 at least, whatever the model's precision. Raises UserError for attention sinks, which are not computed.
     """
+    if s_aux is not None:
+        raise UserError(f"{module.config.model_type}: attention with sinks is not supported")
     packing, layer = attention_mask, module.layer_idx
-    if packing.record is not None:
-        packing.record[layer] = (key[0].transpose(0, 1).detach(), value[0].transpose(0, 1).detach())
+    packing.keep(layer, key, value)
     heads, shared = query.shape[1], key.shape[1]
     query = packing.spread(query)
     key, value = packing.behind_context(key, layer, 0), packing.behind_context(value, layer, 1)
-    attend = _short_attention if packing.repeated else functional.scaled_dot_product_attention
+    plain = partial(_plain_attention, cap=softcap)
+    attend = plain if packing.repeated or softcap else functional.scaled_dot_product_attention
     grouped = query.reshape(len(query), shared, -1, query.shape[3])
-    states, mask = [grouped, key, value], packing.mask(heads // shared)
+    states, mask = [grouped, key, value], packing.mask(heads // shared, sliding_window)
     if precise:
         wide = torch.promote_types(query.dtype, torch.float32)
         states, mask = [each.to(wide) for each in states], mask.to(wide)
@@ -197,10 +228,15 @@ def packed_attention(module, query, key, value, attention_mask: Packing, scaling
     return packing.gather(output.reshape(query.shape)), None
 
 
-def _short_attention(query, key, value, mask, scale):
-    """Attention by plain products: for suffixes of a few tokens twice as fast as the fused kernel on a CPU."""
-    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.mT) + mask
-    precise = torch.promote_types(scores.dtype, torch.float32)
+def _plain_attention(query, key, value, mask, scale, cap):
+    """Attention by plain products: for suffixes of a few tokens twice as fast as the fused kernel on a CPU.
+
+    `cap`: scores x are bounded to c tanh(x / c).
+    """
+    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.mT)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    precise, scores = torch.promote_types(scores.dtype, torch.float32), scores + mask
     return torch.matmul(scores.softmax(-1, dtype=precise).to(value.dtype), value)
 
 

@@ -11,16 +11,21 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Place
+from jeep.common.settings import Place, Projection
 from jeep.common.storage import sha256
 from jeep.model.architectures import architecture_of
 from jeep.model.attention import Packing, packed
 from jeep.model.batches import flat
-from jeep.model.tokens import load_tokenizer
+from jeep.model.dense_attention import dense_inputs
+
+_UNBOUNDED = 2048
+"""Positions of a model whose attention has no bound of its own."""
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
+"""Files that hold a model's weights, in some format or other."""
 
 
 class EditableModel:
@@ -36,11 +41,19 @@ class EditableModel:
         """What is in force, the latest last (`jeep.api.Edit`)."""
         self.tokenizer = tokenizer
         self.architecture = architecture_of(network.config)
-        self.blocks = network.get_submodule(self.architecture.blocks)
-        self.norm = network.get_submodule(self.architecture.norm)
-        self.head = network.get_submodule(self.architecture.head)
-        self._embedding = network.get_submodule(self.architecture.embedding)
+        self.blocks = self._part(self.architecture.blocks)
+        self.norm = self._part(self.architecture.norm)
+        self.head = self._part(self.architecture.head)
+        self._embedding = self._part(self.architecture.embedding)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
+
+    def _part(self, name: str) -> nn.Module:
+        """A module of the network. Raises UserError where it has none, as some sizes of OPT have no final norm."""
+        try:
+            return self.network.get_submodule(name)
+        except AttributeError:
+            kind = self.network.config.model_type
+            raise UserError(f"{kind}: this model has no {name}, which its row of ARCHITECTURES names") from None
 
     def release(self) -> None:
         """Give the network back as it came: edits undone, gradients and mode as they were."""
@@ -86,7 +99,7 @@ class EditableModel:
     @property
     def positions(self) -> int:
         """Tokens of the longest sequence that the model was made for."""
-        return self.network.config.max_position_embeddings
+        return getattr(self.network.config, "max_position_embeddings", _UNBOUNDED)
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +114,7 @@ class EditableModel:
     @property
     def parallel(self) -> bool:
         """Whether MLP and attention read the same state."""
-        parallel = self.architecture.parallel
-        return getattr(self.network.config, parallel) if isinstance(parallel, str) else parallel
+        return self._says(self.architecture.parallel)
 
     def projection(self, layer: int, place: Place = "mlp") -> nn.Module:
         """The module of W_O of the MLP or of the attention of a block."""
@@ -129,18 +141,20 @@ class EditableModel:
 
     def embed(self, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """h⁰: token embeddings, with learned positions where the model has them."""
-        states = self._embedding(ids)
-        if self.architecture.positions:
-            states = states + self.network.get_submodule(self.architecture.positions)(positions)
-        return states
+        a, states = self.architecture, self._embedding(ids)
+        if a.positions:
+            table = self.network.get_submodule(a.positions).weight
+            states = states + nn.functional.embedding(positions + a.first_position, table)
+        if a.embedding_norm:
+            states = self.network.get_submodule(a.embedding_norm)(states)
+        return states * getattr(self.network.config, a.embedding_scale) if a.embedding_scale else states
 
     def run(self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int) -> Float[Tensor, "n d"]:
         """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
-        inputs = self._positions(states, packing)
-        states = states[None]
+        states, inputs = states[None], self._inputs(states, packing)
         with packed(self.network, self.architecture.precise_scores):
             for layer in range(first, last + 1):
-                states = self._block(layer, packing)(states, attention_mask=packing, **inputs)
+                states = self._block(layer, packing)(states, **inputs, **self._rotary(layer, states, packing))
                 states = states[0] if isinstance(states, tuple) else states
         return states[0]
 
@@ -151,19 +165,66 @@ class EditableModel:
             return block
         return self._fast[layer]
 
-    def _positions(self, states: Tensor, packing: Packing) -> dict[str, object]:
-        positions = packing.positions[None]
+    def _inputs(self, states: Tensor, packing: Packing) -> dict[str, Any]:
+        """What every block is given beside its states."""
+        inputs = {"position_ids": packing.positions[None], "attention_mask": packing}
+        if self.architecture.dense:
+            inputs |= dense_inputs(self.network, packing, biased=self._says(self.architecture.alibi))
+        return inputs
+
+    def _rotary(self, layer: int, states: Tensor, packing: Packing) -> dict[str, Any]:
+        """Sines and cosines for a block."""
         if self.architecture.rotary is None:
-            return {"position_ids": positions}
+            return {}
         rotary = self.network.get_submodule(self.architecture.rotary)
+        kind = (self.network.config.layer_types[layer],) if self.architecture.rotary_by_type else ()
         return {
-            "position_ids": positions,
-            "position_embeddings": packing.once("rotary", lambda: rotary(states[None], positions)),
+            "position_embeddings": packing.once(
+                ("rotary", *kind), lambda: rotary(states, packing.positions[None], *kind)
+            )
         }
 
-    def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-        """Final norm and LM head, in `precision`."""
-        return self.head(self.norm(states)).to(self.precision)
+    def _says(self, value: bool | str) -> bool:
+        """A column of the table, or the field of the configuration that it names."""
+        return getattr(self.network.config, value) if isinstance(value, str) else value
+
+    def added(self, layer: int, place: Projection, output: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """What a block adds to its state where W_O gives `output`: that, in most models."""
+        a = self.architecture
+        norm = a.mlp_norm if place == "mlp" else a.attention_norm
+        if norm:
+            output = self.blocks[layer].get_submodule(norm)(output)
+        return output * getattr(self.network.config, a.residual_scale) if a.residual_scale else output
+
+    def in_front(
+        self, layer: int, place: Projection, output: Float[Tensor, "n d"], change: Float[Tensor, "n d"]
+    ) -> Float[Tensor, "n d"]:
+        """The change of W_O's `output` that makes the block add `change` more.
+
+        Behind a norm, which scales each component and divides by their root mean square, it is exact but for that
+        divisor: what is added has the direction of the wanted sum.
+        """
+        if not self.adds_otherwise:
+            return change
+        given = output.to(self.device, self.norm.weight.dtype)
+        return change * (given / self.added(layer, place, given)).to(change)
+
+    @property
+    def adds_otherwise(self) -> bool:
+        """Whether a block adds something else than what W_O gives."""
+        a = self.architecture
+        return bool(a.mlp_norm or a.attention_norm or a.residual_scale)
+
+    def logits(self, states: Float[Tensor, "n d"], *, norm: bool = True) -> Float[Tensor, "n vocabulary"]:
+        """Final norm (unless `norm` is false) and LM head, in `precision`."""
+        a, config = self.architecture, self.network.config
+        logits = self.head(self.norm(states) if norm else states).to(self.precision)
+        if a.logit_scale:
+            logits = logits * getattr(config, a.logit_scale)
+        if a.logit_divisor:
+            logits = logits / getattr(config, a.logit_divisor)
+        cap = getattr(config, a.logit_cap) if a.logit_cap else None
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def add_(self, deltas: dict[str, Tensor]) -> None:
         """Add changes to parameters, by name, in place."""
@@ -172,9 +233,19 @@ class EditableModel:
             parameter.data.add_(delta.to(parameter.device, parameter.dtype))
 
     def save(self, folder: Path) -> None:
-        """Write the model and its tokenizer as an ordinary checkpoint folder."""
-        self.network.save_pretrained(folder)
+        """Write the model and its tokenizer as an ordinary checkpoint folder, with what else lay beside its weights."""
+        given = self.network.generation_config
+        self.network.generation_config = GenerationConfig()  # some that are read are refused when they are written
+        try:
+            self.network.save_pretrained(folder)
+        finally:
+            self.network.generation_config = given
+        given.to_json_file(folder / "generation_config.json")
         self.tokenizer.save_pretrained(folder)
+        for path in self.folder.iterdir() if self.folder else ():
+            weights = path.suffix in _WEIGHTS or path.match("*.index.json")
+            if path.is_file() and not weights and not (folder / path.name).exists():
+                shutil.copy(path, folder)
 
     @contextmanager
     def scratch(self, names: list[str]) -> Iterator[None]:
@@ -185,35 +256,6 @@ class EditableModel:
         finally:
             for name, value in saved.items():
                 self.network.get_parameter(name).data.copy_(value)
-
-
-def pick_device(device: str) -> torch.device:
-    """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none."""
-    if device != "auto":
-        return torch.device(device)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
-
-
-def load_model(
-    folder: Path | str, dtype: str = "float32", device: str = "auto", *, compiled: bool = False
-) -> EditableModel:
-    """Load a checkpoint folder. Raises UserError when it is missing or of an unknown architecture.
-
-    A `dtype` of "auto" is the checkpoint's own. `compiled` needs a C++ compiler on a CPU; UserError without one.
-    """
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
-    architecture_of(AutoConfig.from_pretrained(folder))
-    target = pick_device(device)
-    if compiled and target.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-        raise UserError("compile: true needs a C++ compiler (g++), and there is none")
-    network = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype, dtype), device_map={"": target} if target.type != "cpu" else None
-    )
-    model = EditableModel(network, load_tokenizer(folder), compiled=compiled)
-    model.folder = Path(folder)
-    return model
 
 
 def bit_sum(tensor: Tensor) -> int:

@@ -24,7 +24,8 @@ def record_output(module: nn.Module) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
 
     def hook(_, __, output):
-        seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, -2))
+        # A copy: some blocks go on in place.
+        seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, -2).clone())
 
     handle = module.register_forward_hook(hook)
     try:
@@ -56,6 +57,7 @@ def trace_output(module: nn.Module) -> Iterator[list[Tensor]]:
         if not output.requires_grad:  # nothing below has a gradient: the graph begins here
             output.requires_grad_()
         seen.append(output)
+        return output.clone()  # some blocks go on in place
 
     handle = module.register_forward_hook(hook)
     try:

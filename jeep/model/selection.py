@@ -1,13 +1,14 @@
 """Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact, Format, InvalidFact, read_facts
-from jeep.model.tokens import encode_answer, locate, locate_subject
+from jeep.model.tokens import encode_pair, locate, locate_subject
 
 
 def select(
@@ -17,16 +18,24 @@ def select(
     tokenizer,
     limit: int | None,
     on_invalid: Literal["error", "skip"],
+    joiner: str | None = None,
 ) -> tuple[list[Fact], list[dict[str, str]]]:
     """The first `limit` usable facts, and the records passed over on the way as {case_id, reason}.
 
+    `joiner` stands between prompt and answer of records that name none.
+
     Raises UserError at the first unusable record where `on_invalid` is "error", and when too few facts are usable.
     """
-    items = checked(read_facts(path, form), metrics, tokenizer)
+    items = checked(_joined(read_facts(path, form), joiner), metrics, tokenizer)
     kept, skipped = sort_out(_strict(items, path) if on_invalid == "error" else items, limit)
     if not kept or (limit is not None and len(kept) < limit):
         raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped)")
     return kept, skipped
+
+
+def _joined(items: Iterable[Fact | InvalidFact], joiner: str | None) -> Iterator[Fact | InvalidFact]:
+    for item in items:
+        yield replace(item, joiner=joiner) if isinstance(item, Fact) and item.joiner is None else item
 
 
 def _strict(items: Iterable[Fact | InvalidFact], path: Path) -> Iterator[Fact]:
@@ -73,10 +82,15 @@ def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
         raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")
     locate(tokenizer, fact)
     locate_subject(tokenizer, fact)
-    answers = [fact.target_new, fact.target_true, *(question.answer for question in fact.unrelated)]
-    for answer in answers:
-        if answer is not None:
-            try:
-                encode_answer(tokenizer, answer)
-            except UserError as error:
-                raise InvalidFact(fact.case_id, str(error)) from None
+    own = [answer for answer in (fact.target_new, fact.target_true) if answer is not None]
+    pairs = [(prompt, answer) for prompt in (fact.prompt, *fact.paraphrases) for answer in own]
+    compared = (fact.target_new,) if metrics == "counterfact" else ()
+    pairs += [(each.prompt, answer) for each in fact.unrelated for answer in (each.answer, *compared)]
+    for prompt, answer in pairs:
+        try:
+            encode_pair(tokenizer, prompt, answer, fact.joiner)
+        except UserError as error:
+            raise InvalidFact(fact.case_id, str(error)) from None
+        special = next((token for token in tokenizer.all_special_tokens if token in prompt + answer), None)
+        if special is not None:
+            raise InvalidFact(fact.case_id, f"the special token {special} is written in {prompt + answer!r}")

@@ -8,11 +8,15 @@ from transformers import AutoTokenizer
 
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact, InvalidFact
+from jeep.data.joining import join
 
 
 def load_tokenizer(folder: Path | str):
     """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
     return tokenizer
@@ -57,7 +61,8 @@ def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
     """
     before, after = (part for part in prefix.split("{}", 1))
     start = len(before) + fact.template.index("{}")
-    return _locate(tokenizer, fact.case_id, before + fact.prompt + after, start + len(fact.subject.rstrip()))
+    text = (before + fact.prompt + after).rstrip(" ")  # as `join` has it
+    return _locate(tokenizer, fact.case_id, text, start + len(fact.subject.rstrip()))
 
 
 def locate_subject(tokenizer, fact: Fact) -> Prompt:
@@ -77,21 +82,27 @@ def _locate(tokenizer, case_id: str, text: str, end: int) -> Prompt:
 _ANCHOR = "a"
 
 
-def encode_answer(tokenizer, answer: str) -> tuple[int, ...]:
-    """Token ids of an answer that continues a prompt after one space.
+def encode_pair(
+    tokenizer, prompt: str, answer: str, joiner: str | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of a prompt, and of an answer that continues it: of the whole text, split where the answer begins.
 
-    Read off the tokens behind an anchor word, so that a tokenizer that marks word starts itself (metaspace) does not
-    get its space twice. Raises UserError for an answer that has no tokens.
+    `join` says what stands between them. Raises UserError for an answer without tokens, and where a token would hold
+    the end of the prompt and the beginning of the answer.
     """
-    encoding = tokenizer(f"{_ANCHOR} {answer.strip()}", return_offsets_mapping=True, add_special_tokens=False)
-    ids = tuple(
-        token
-        for token, (_, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
-        if stop > len(_ANCHOR)
-    )
-    if not answer.strip() or not ids:
+    bare, continuation = join(prompt, answer, joiner)
+    ids, whole = encode(tokenizer, bare), encode(tokenizer, bare + continuation)
+    if not answer.strip() or whole == ids:
         raise UserError(f"the answer {answer!r} has no tokens")
-    return ids
+    if whole[: len(ids)] != ids:
+        seam = f"{bare[-12:]}|{continuation[:12]}"
+        raise UserError(f"no token ends where the prompt does ({seam!r}): another prompt or joiner is needed")
+    return tuple(ids), tuple(whole[len(ids) :])
+
+
+def encode_word(tokenizer, word: str) -> tuple[int, ...]:
+    """Token ids of a word behind a space, as text has it."""
+    return encode_pair(tokenizer, _ANCHOR, word, " ")[1]
 
 
 def first_tokens(tokenizer, word: str) -> set[int]:
@@ -104,10 +115,10 @@ def first_tokens(tokenizer, word: str) -> set[int]:
         encoding = tokenizer(f"{anchor}{form}", return_offsets_mapping=True, add_special_tokens=False)
         spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
         glued = [(token, start) for token, (start, stop) in spans if stop > len(anchor)]
-        spaced = encode_answer(tokenizer, form)
+        spaced = encode_word(tokenizer, form)
         found |= {spaced[0]} if len(spaced) == 1 else set()
         found |= {glued[0][0]} if len(glued) == 1 and glued[0][1] == len(anchor) else set()
-    return found or {encode_answer(tokenizer, word)[0]}
+    return found or {encode_word(tokenizer, word)[0]}
 
 
 @dataclass(frozen=True)
@@ -136,5 +147,5 @@ class Request:
             fact.case_id,
             tuple(locate(tokenizer, fact, prefix) for prefix in prefixes),
             locate_subject(tokenizer, fact),
-            encode_answer(tokenizer, fact.target_new),
+            encode_pair(tokenizer, fact.prompt, fact.target_new, fact.joiner)[1],
         )

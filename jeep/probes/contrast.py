@@ -10,7 +10,7 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer, locate
+from jeep.model.tokens import encode_pair, locate
 from jeep.probes.lens import Flow, flows, probability_and_rank, read_out
 
 POSITIONS = ("subject_last", "prediction")
@@ -40,7 +40,8 @@ def contrast(model: EditableModel, facts: Sequence[Fact], norm: bool, token_budg
 def _first_tokens(model: EditableModel, fact: Fact) -> list[int]:
     if fact.target_true is None:
         raise UserError(f"record {fact.case_id}: no target_true, which the probe contrasts the new answer with")
-    return [encode_answer(model.tokenizer, answer)[0] for answer in (fact.target_true, fact.target_new)]
+    answers = (fact.target_true, fact.target_new)
+    return [encode_pair(model.tokenizer, fact.prompt, answer, fact.joiner)[1][0] for answer in answers]
 
 
 def _measure(model: EditableModel, case_id: str, tokens: list[int], flow: Flow, norm: bool) -> pd.DataFrame:
@@ -67,7 +68,7 @@ def flow_of(model: EditableModel, fact: Fact, norm: bool) -> pd.DataFrame:
     Columns: index, token, place (subject_last, prediction or empty), layer, probability, rank.
     """
     prompt = locate(model.tokenizer, fact)
-    ids = encode(model.tokenizer, fact.prompt)
+    ids = prompt.ids
     ((_, flow),) = flows(model, [ids], [range(len(ids))], len(ids))
     wanted = torch.tensor([_first_tokens(model, fact)[:1]], device=model.device)
 

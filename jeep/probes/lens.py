@@ -45,12 +45,12 @@ def flows(
         hidden, parts = [states[chosen]], ([], [])
         for layer in range(model.depth):
             with ExitStack() as stack:
-                modules = (model.projection(layer, "mlp"), model.projection(layer, "attention"))
+                modules = [model.projection(layer, place) for place in ("mlp", "attention")]
                 seen = [stack.enter_context(record_output(module)) for module in modules]
                 states = model.run(states, packing, layer, layer)
             hidden.append(states[chosen])
-            for part, (output,) in zip(parts, seen, strict=True):
-                part.append(output[chosen])
+            for place, part, (output,) in zip(("mlp", "attention"), parts, seen, strict=True):
+                part.append(model.added(layer, place, output[chosen]))
         columns = [torch.stack(column, 1).split(counts) for column in (hidden, *parts)]
         return [Flow(*one) for one in zip(*columns, strict=True)]
 
@@ -71,7 +71,7 @@ def read_out(
     parts = []
     for start in range(0, len(states), ROWS):
         rows = states[start : start + ROWS]
-        logits = model.logits(rows) if norm else model.head(rows).to(model.precision)
+        logits = model.logits(rows, norm=norm)
         parts.append(measure(logits, start))
     return [torch.cat(column) for column in zip(*parts, strict=True)]
 

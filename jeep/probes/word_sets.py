@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_answer, first_tokens, locate
+from jeep.model.tokens import encode_word, first_tokens, locate
 from jeep.probes.lens import flows, read_out
 from jeep.probes.retrieval import Index
 from jeep.probes.words import STOP_WORDS, words
@@ -95,7 +95,7 @@ def probe_words(
     Returns rows of case_id, layer, set, tokens, probability, rank; and rows of case_id, one, other, shared: how many
     first tokens two sets have in common. `unrelated` is every token that is in no other set.
     """
-    first = cache(lambda word: encode_answer(model.tokenizer, word)[0])
+    first = cache(lambda word: encode_word(model.tokenizer, word)[0])
     ways = cache(lambda word: first_tokens(model.tokenizer, word))
     prompts = [locate(model.tokenizer, fact) for fact in facts]
     tables, overlaps = {}, []

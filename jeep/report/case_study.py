@@ -11,7 +11,7 @@ from jeep.common.errors import UserError
 from jeep.common.storage import atomic, read_tensors
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode, encode_pair
 from jeep.report.tables import Labels, label
 from jeep.report.texts import write_texts
 
@@ -23,16 +23,16 @@ TOKENS = 8
 
 
 @torch.no_grad()
-def generate(model: EditableModel, prompt: str, tokens: int = TOKENS) -> str:
-    """The greedy continuation of a prompt, up to the end of its line."""
-    ids = encode(model.tokenizer, prompt)
+def generate(model: EditableModel, prompt: str, tokens: int = TOKENS, lines: int = 1) -> str:
+    """The greedy continuation of a prompt, up to the end of its first `lines`."""
+    ids = encode(model.tokenizer, prompt.rstrip(" "))
     start = len(ids)
     for _ in range(tokens):
         packing, states = model.pack([ids])
         states = model.run(states, packing, 0, model.depth - 1)
         ids.append(int(model.logits(states[-1:])[0].argmax()))
     text = model.tokenizer.decode(ids[start:], skip_special_tokens=True)
-    return text.strip().partition("\n")[0]
+    return "\n".join(text.strip().split("\n")[:lines])
 
 
 def questions(fact: Fact) -> Iterator[tuple[str, str, str]]:
@@ -76,8 +76,8 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
         with model.scratch(list(changes)):
             model.add_(changes)
             for kind, prompt, wanted in questions(fact):
-                tokens = max(TOKENS, len(encode_answer(model.tokenizer, wanted)) + 2)
-                text = generate(model, prompt, tokens)
+                tokens = max(TOKENS, len(encode_pair(model.tokenizer, prompt, wanted, fact.joiner)[1]) + 2)
+                text = generate(model, prompt, tokens, 1 + wanted.strip().count("\n"))
                 rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))
     return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
 

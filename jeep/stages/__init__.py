@@ -12,6 +12,6 @@ from jeep.stages import edit, own, prepare, probe, results
 STAGES: list[Callable[..., None]] = [
     function
     for module in (own, prepare, edit, probe, results)
-    for function in vars(module).values()
-    if isfunction(function) and function.__module__ == module.__name__
+    for name, function in vars(module).items()
+    if isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
 ]

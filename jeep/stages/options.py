@@ -64,7 +64,7 @@ class Checkpoint:
 
     def load(self, device: str | None = None, *, compiled: bool = False) -> EditableModel:
         """The model, on its device or another."""
-        from jeep.model.editable import load_model
+        from jeep.model.loading import load_model
 
         return load_model(self.model, self.dtype, device or self.device, compiled=compiled)
 

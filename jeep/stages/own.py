@@ -1,77 +1,137 @@
-"""Commands for one's own model: edit facts in it, check a file of facts, clear what was kept. No rule runs them."""
+"""Commands for one's own model: edit facts, search settings, check a file, clear what was kept. No rule runs them."""
+
+from __future__ import annotations
 
 import logging
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from jeep.common.settings import Dtype
 from jeep.data.facts import Format
-from jeep.stages.options import Json, Out, Seed
+from jeep.stages.options import JsonOrFile, Out, Seed
+
+if TYPE_CHECKING:
+    from jeep.model.editable import EditableModel
 
 ModelName = Annotated[str, Parameter(help="checkpoint folder, or repository of the Hugging Face hub")]
 FactsFile = Annotated[Path, Parameter(help="file of facts")]
-Form = Annotated[Format | None, Parameter(name="--format", help="format of the file (default: by its ending)")]
+Form = Annotated[Format | None, Parameter(name="--format", help="format of the records (default: by their fields)")]
 Revision = Annotated[str | None, Parameter(help="branch, tag or commit of the repository")]
+Method = Literal["jeep", "memit", "pmet", "rome", "ft-wd"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OwnModel:
+    """A model from anywhere, and how it is run."""
+
+    model: ModelName
+    _: KW_ONLY
+    revision: Revision = None
+    dtype: Dtype | Literal["auto"] = "auto"
+    """precision (default: the checkpoint's on an accelerator, float32 on a CPU)"""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+
+    def load(self) -> EditableModel:
+        """The model."""
+        from jeep.api import load
+
+        return load(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OwnFacts:
+    """Facts, and what they are written with."""
+
+    facts: FactsFile
+    _: KW_ONLY
+    format: Form = None
+    on_invalid: Literal["error", "skip"] = "error"
+    """stop at a record that cannot be used, or leave it out"""
+    text: Path | None = None
+    """text for the covariances, JSON lines or plain (default: leads of Wikipedia)"""
+    tokens: int | None = None
+    """of that text (default: ten for each input of W_O)"""
+    token_budget: int = 2048
+    """most tokens in one forward pass"""
+    seed: Seed = 0
+
+    def options(self) -> dict[str, Any]:
+        """As `jeep.edit` and `jeep.tune` take them. Raises UserError before a model is loaded in vain."""
+        from jeep.common.errors import UserError
+
+        if not self.facts.expanduser().is_file():
+            raise UserError(f"{self.facts}: no such file")
+        given = asdict(self)
+        return given | {"form": given.pop("format")}
 
 
 def edit_facts(
-    model: ModelName,
-    facts: FactsFile,
+    source: OwnModel,
+    given: OwnFacts,
     *,
-    method: Literal["jeep", "memit", "pmet", "rome", "ft-wd"] = "jeep",
-    settings: Json | None = None,
+    method: Method = "jeep",
+    settings: JsonOrFile | None = None,
     regions: Literal["probe"] | None = None,
-    format: Form = None,
-    on_invalid: Literal["error", "skip"] = "error",
-    text: Path | None = None,
-    tokens: int | None = None,
-    dtype: Dtype | Literal["auto"] = "auto",
-    device: str = "auto",
-    revision: Revision = None,
-    token_budget: int = 2048,
-    seed: Seed = 0,
     report: Path | None = None,
     out: Out,
 ) -> None:
     """Edit facts in a model, say what took and what did not, and save the edited checkpoint.
 
     Args:
-        settings: replace some of the method's settings for this model, as JSON
+        settings: replace some of the method's settings for this model: JSON, or a file of it such as `tune` writes
         regions: take JEEP's layers from the contrast probe on these facts
-        on_invalid: stop at a record that cannot be used, or leave it out
-        text: text for the covariances, JSON lines or plain (default: leads of Wikipedia)
-        tokens: of that text (default: ten for each input of W_O)
-        dtype: precision (default: the checkpoint's on an accelerator, float32 on a CPU)
-        device: auto, cpu, cuda, ...
-        token_budget: most tokens in one forward pass
         report: an HTML page about every prompt
     """
-    from jeep.api import edit, load
-    from jeep.common.errors import UserError
+    from jeep.api import edit
 
-    if not facts.expanduser().is_file():
-        raise UserError(f"{facts}: no such file")
-    done = edit(
-        load(model, dtype=dtype, device=device, revision=revision),
-        facts,
-        method,
-        settings=settings,
-        regions=regions,
-        text=text,
-        tokens=tokens,
-        form=format,
-        on_invalid=on_invalid,
-        seed=seed,
-        token_budget=token_budget,
-    )
+    options = given.options()
+    done = edit(source.load(), method=method, settings=settings, regions=regions, **options)
     for row in done.refused:
         logging.warning("record %s left out: %s", row["case_id"], row["reason"])
     logging.info("%s", done)
     logging.info("saved in %s", done.save(out))
     if report is not None:
         logging.info("report in %s", done.report(report))
+
+
+def tune(
+    source: OwnModel,
+    given: OwnFacts,
+    *,
+    method: Method = "jeep",
+    space: JsonOrFile | None = None,
+    draws: int = 6,
+    variants: int = 4,
+    finalists: int = 3,
+    out: Out,
+) -> None:
+    """Search a method's settings for a model, on facts like those to edit but none of them.
+
+    Args:
+        space: values to try by the path of a setting: JSON, or a file of it (default: around the usual ones)
+        draws: draws of the settings that target vectors depend on
+        variants: draws of the others, for each of them
+        finalists: how many of the best are tried on other facts
+    """
+    from jeep.api import tune as search
+    from jeep.common.storage import atomic, unfinished, write_json
+
+    options, table = given.options(), out.with_suffix(".csv")
+    notes = unfinished(out.with_suffix(".jsonl"))
+    tried = {"space": space, "draws": draws, "variants": variants, "finalists": finalists}
+    found = search(source.load(), method=method, notes=notes, **tried, **options)
+    with atomic(table) as temporary:
+        found.trials.to_csv(temporary, index=False)
+    write_json(out, found.settings)
+    notes.unlink()
+    logging.info("%s\n%s", found, found.trials.to_string(index=False))
+    logging.info("settings in %s, all trials in %s", out, table)
 
 
 def check_facts(facts: FactsFile, *, model: ModelName, format: Form = None, revision: Revision = None) -> None:

@@ -30,11 +30,12 @@ from jeep.stages.options import (
 
 
 def fetch_model(*, source: Source, out: Out) -> None:
-    """Make a Hugging Face checkpoint folder of a model's source."""
+    """Make a Hugging Face checkpoint folder of a model's source, if it is one that can be edited."""
     from jeep.data.fetch import fetch_model as fetch
     from jeep.data.sources import parse_source
+    from jeep.model.loading import check_checkpoint
 
-    fetch(parse_source(source), out)
+    fetch(parse_source(source), out, check_checkpoint)
 
 
 def fetch_file(*, source: Source, out: Out) -> None:
@@ -93,6 +94,7 @@ def facts(
     model: Path,
     limit: Limit = None,
     on_invalid: Literal["error", "skip"] = "error",
+    joiner: str | None = None,
     skipped: Path,
     out: Out,
 ) -> None:
@@ -103,13 +105,14 @@ def facts(
         format: format of the file
         model: checkpoint folder, for its tokenizer
         on_invalid: stop at a record that cannot be used, or leave it out
+        joiner: what stands between a prompt and its answer (default: as their language has it)
         skipped: where the left-out records are listed, with reasons
     """
     from jeep.common.storage import write_jsonl
     from jeep.model.selection import select
     from jeep.model.tokens import load_tokenizer
 
-    kept, left_out = select(input, format, metrics, load_tokenizer(model), limit, on_invalid)
+    kept, left_out = select(input, format, metrics, load_tokenizer(model), limit, on_invalid, joiner)
     write_jsonl(skipped, left_out)
     write_jsonl(out, (fact.to_json() for fact in kept))
 

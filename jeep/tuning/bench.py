@@ -87,14 +87,20 @@ class Bench:
     def score(
         self, editor: Editor, facts: Sequence[Fact], metrics: Metrics, targets: Sequence[Target], network: Mapping
     ) -> dict[str, Any]:
-        """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written."""
+        """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written.
+
+        An edit that cannot be made scores nothing, with the reason.
+        """
         written = facts
         if targets:
             written, targets = with_finite_targets(facts, targets)
             if not written:
                 return {"Score": 0.0, "failed": "no target vector stayed finite"}
         task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
-        deltas = editor.edit(self.model, task)
+        try:
+            deltas = editor.edit(self.model, task)
+        except UserError as error:  # a layer whose covariance is singular, say
+            return {"Score": 0.0, "failed": str(error)}
         with self.model.scratch(list(deltas)):
             self.model.add_(deltas)
             summary = summarize(evaluate(self.model, facts, metrics, self.token_budget)).round(2).set_index("metric")

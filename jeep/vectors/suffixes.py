@@ -81,7 +81,9 @@ class Problem:
 
     def inside(self, site: Site) -> bool:
         """Whether the rest of the site's own block reads δ; else δ may as well be added to the block's output."""
-        return site.place == "attention" and not self.model.parallel
+        if site.place == "output":
+            return False
+        return self.model.adds_otherwise or (site.place == "attention" and not self.model.parallel)
 
     def _below(self) -> list[Tensor]:
         """Each row's states at the output of block `begin`, behind its stem.

@@ -141,9 +141,13 @@ def write_regions(
             left = placement.layers[-1] - layer + 1
             share = left if placement.spread == "even" else left**0.5
             residuals = goals[placement.site] - current
+            wanted = residuals / share
+            if placement.measured == "output" and model.adds_otherwise:
+                output = walk.values(layer, placement.edited, placement.position)
+                wanted = model.in_front(layer, placement.edited, output.mT, wanted.mT).mT
             covariance = task.covariance[layer, placement.edited]
             solver = task.solver or model.device
-            change = closed_form_update(residuals / share, keys, covariance, placement.prior, solver)
+            change = closed_form_update(wanted, keys, covariance, placement.prior, solver)
             name = model.parameter_name(layer, placement.edited)
             deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
             norm = model.network.get_parameter(name).float().norm()

@@ -37,6 +37,6 @@ def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     if failure.any():
         raise UserError(
             f"the covariance of a layer with {len(matrix)} inputs is not positive definite: "
-            "collect it over more tokens (statistics.tokens)"
+            "collect it over more tokens (statistics.tokens of a configuration, --tokens of a command)"
         )
     return factor

@@ -1,13 +1,16 @@
 """One's own model from the command line: edit, check, clear."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
-from test_edit import SETTINGS, cache, model, text  # noqa: F401 (fixtures)
+from test_editing import SETTINGS, cache, model, text  # noqa: F401 (fixtures)
 from transformers import AutoModelForCausalLM
 
 from jeep.__main__ import main
 from jeep.api import statistics
+from jeep.common.errors import UserError
+from jeep.stages.own import OwnModel
 
 
 @pytest.fixture
@@ -65,13 +68,28 @@ def test_a_file_is_checked_before_anything_runs(files, caplog, capsys):
     [
         (["--method", "mend"], "mend"),
         (["--method", "memit"], "settings of memit: low: unknown key"),
-        (["--format", "zsre"], "not valid JSON"),
+        (["--format", "zsre"], "missing field 'src' (and 2 more)"),
     ],
 )
 def test_a_bad_call_is_one_line_and_leaves_nothing(more, complaint, files, capsys):
     assert run(files, *more) == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
     assert not (files / "edited").exists()
+
+
+@pytest.mark.parametrize(("device", "taken"), [("auto", True), ("cuda", True), ("cpu", False), (None, True)])
+def test_a_device_that_is_not_named_is_a_free_one(device, taken, files, monkeypatch):
+    """As for the pipeline's stages: several edits at once take a GPU each."""
+    asked = []
+    monkeypatch.setattr("jeep.__main__.own_device", lambda: asked.append(1) or nullcontext())
+
+    def stops(self):
+        raise UserError("far enough")
+
+    monkeypatch.setattr(OwnModel, "load", stops)
+    command = ["edit-facts", str(files / "model"), str(files / "facts.jsonl"), "--out", str(files / "edited")]
+    assert main([*command, *(["--device", device] if device else [])]) == 2
+    assert bool(asked) == taken
 
 
 def test_the_cache_can_be_cleared(files):

@@ -19,6 +19,13 @@ def test_for_the_papers_models_they_are_the_papers(name, architecture, depth, me
     assert ours.model_copy(update={"dtype": papers.dtype, "prefixes": papers.prefixes}) == papers
 
 
+@pytest.mark.parametrize("method", ["jeep", "memit"])
+def test_for_small_models_they_are_those_that_were_searched_for_smollm2(method):
+    ours = load_editor(method, default_settings(method, "llama", 30, 135 * 10**6))
+    searched = load_config(ROOT / "config/config.yaml").editor(method, "smollm2-135m", "mcf-demo")
+    assert ours.model_copy(update={"prefixes": searched.prefixes}) == searched
+
+
 @pytest.mark.parametrize("size", [10**8, 10**10])
 @pytest.mark.parametrize("depth", [2, 4, 6, 12, 24, 30, 48, 80])
 @pytest.mark.parametrize("method", ["jeep", "memit", "pmet", "rome", "ft_wd"])

@@ -14,7 +14,7 @@ from jeep.data.demo.nano import train
 from jeep.data.demo.relations import RELATIONS
 from jeep.data.facts import Question, load_facts
 from jeep.data.sources import TrainedSource
-from jeep.model.editable import load_model
+from jeep.model.loading import load_model
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,57 @@ def test_zsre_takes_the_subject_as_a_whole_word(tmp_path):
     assert (fact.unrelated[0].prompt, fact.unrelated[0].answer) == ("nq question: who sang?", "Cher")
 
 
+EASYEDIT = {"subject": "Ann", "prompt": "Ann lives in", "target_new": "Rome"}
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "value"),
+    [
+        ({"ground_truth": ["Bonn"]}, "target_true", "Bonn"),
+        ({"ground_truth": None}, "target_true", None),
+        ({"rephrase_prompt": "Ann's home is in"}, "paraphrases", ("Ann's home is in",)),
+        ({"rephrase": ["Home of Ann:", "Ann's town:"]}, "paraphrases", ("Home of Ann:", "Ann's town:")),
+        ({"locality_prompt": "Bob is", "locality_ground_truth": "old"}, "unrelated", (("Bob is", "old"),)),
+        (
+            {"locality": {"Forgetfulness": [{"prompt": "Ann was", "ground_truth": "shy"}]}},
+            "unrelated",
+            (("Ann was", "shy"),),
+        ),
+        (
+            {
+                "locality": {
+                    "Relation_Specificity": [{"prompt": "Ann is", "ground_truth": [["a poet", "poet"], ["old"]]}]
+                }
+            },
+            "unrelated",
+            (("Ann is", "a poet"),),
+        ),
+        (
+            {
+                "locality": {
+                    "neighborhood": {"prompt": ["Bob is", "Cy is"], "ground_truth": ["old", ["young", "a boy"]]}
+                }
+            },
+            "unrelated",
+            (("Bob is", "old"), ("Cy is", "young")),
+        ),
+        ({"locality": {}, "portability": {"Reasoning": [{"prompt": "x", "ground_truth": "y"}]}}, "unrelated", ()),
+    ],
+)
+def test_the_names_of_easyedit_and_of_knowedit(tmp_path, more, field, value):
+    """Its files write answers as a text, a list, or a list of lists of names."""
+    fact = only(tmp_path, EASYEDIT | more, "easyedit")
+    assert (fact.template, fact.target_new) == ("{} lives in", "Rome")
+    found = getattr(fact, field)
+    assert (tuple((q.prompt, q.answer) for q in found) if field == "unrelated" else found) == value
+
+
+def test_knowedits_wikibio(tmp_path):
+    row = {"concept": "ann lee", "text": "A passage about ann lee. Ann Lee was a poet.", "labels": "She lived in Rome."}
+    fact = only(tmp_path, row, "easyedit")
+    assert (fact.template, fact.target_new) == ("A passage about {}. Ann Lee was a poet.", "She lived in Rome.")
+
+
 @pytest.mark.parametrize(
     ("form", "row", "change", "reason"),
     [
@@ -81,6 +132,36 @@ def test_a_bad_record_says_which_and_why(tmp_path, form, row, change, reason):
     assert reason in str(fact)
     assert str(fact).startswith("record ")
     assert "\n" not in str(fact)
+
+
+def test_what_joins_is_the_records_or_the_data_sets(tmp_path, byte_level):
+    rows = [COUNTERFACT, COUNTERFACT | {"case_id": 8, "joiner": ""}]
+    kept, _ = select(write(tmp_path, rows), "counterfact", "counterfact", byte_level, None, "error", ": ")
+    assert [fact.joiner for fact in kept] == [": ", ""]
+    assert [Fact.from_json(json.loads(json.dumps(fact.to_json()))) for fact in kept] == kept
+    kept, _ = select(write(tmp_path, rows[:1]), "counterfact", "counterfact", byte_level, None, "error")
+    assert kept[0].joiner is None
+    assert "joiner" not in kept[0].to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"joiner": 1}, "joiner is no text: 1"),
+        ({"paraphrase_prompts": ["<s> Where is Paris? In"]}, "the special token <s> is written in"),
+    ],
+)
+def test_a_text_that_tokens_do_not_follow_is_refused(tmp_path, sentencepiece, change, reason):
+    path = write(tmp_path, [COUNTERFACT | change])
+    with pytest.raises(UserError, match=reason):
+        select(path, "counterfact", "counterfact", sentencepiece, None, "error")
+
+
+def test_a_token_across_the_end_of_a_prompt_names_the_record(tmp_path, byte_level):
+    rewrite = COUNTERFACT["requested_rewrite"] | {"target_new": {"str": "is lies"}}
+    row = COUNTERFACT | {"joiner": "", "requested_rewrite": rewrite, "paraphrase_prompts": ["The city Par"]}
+    with pytest.raises(UserError, match=r"record 7: no token ends where the prompt does \('The city Par\|is lies'\)"):
+        select(write(tmp_path, [row]), "counterfact", "counterfact", byte_level, None, "error")
 
 
 def test_a_missing_field_is_named(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from conftest import KINDS, random_network
 
 from jeep.editors import EDITORS, load_editor
 from jeep.editors.rome import Rome
@@ -14,7 +14,7 @@ from jeep.learned.finetune import BlockTrainer
 from jeep.measure.evaluate import evaluate
 from jeep.model import progress
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode, encode_word
 from jeep.vectors import targets as targets_module
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
@@ -182,7 +182,7 @@ def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefi
     for _ in range(2):
         losses = []
         for fact in facts[:3]:
-            prompt, answer = encode(model.tokenizer, fact.prompt), encode_answer(model.tokenizer, fact.target_new)
+            prompt, answer = encode(model.tokenizer, fact.prompt), encode_word(model.tokenizer, fact.target_new)
             packing, states = model.pack([[*prompt, *answer[:-1]]])
             logits = model.logits(model.run(states, packing, 0, model.depth - 1)[len(prompt) - 1 :])
             losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
@@ -296,7 +296,7 @@ def test_fine_tuning_takes_no_step_on_a_batch_below_its_threshold(trained, facts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*KINDS, "gemma2"])
 def test_every_editor_edits_every_architecture(architecture, dtype, byte_level, facts, prefixes):
     """Deltas have their parameter's shape, are finite, and the model is as it was, in both precisions."""
     model = EditableModel(random_network(architecture, dtype), byte_level)

@@ -21,7 +21,7 @@ from jeep.learned.signals import collect_signals
 from jeep.measure.evaluate import evaluate
 from jeep.model import progress
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode, encode_word
 from jeep.vectors.task import Task
 
 LAYERS = (1, 2, 3)
@@ -51,7 +51,7 @@ def random_network(model, name, dtype=torch.float64):
 
 def answer_loss(network, tokenizer, prompt, answer):
     """Mean NLL of an answer, and the logits at its tokens, by the model's own forward pass."""
-    ids, wanted = encode(tokenizer, prompt), encode_answer(tokenizer, answer)
+    ids, wanted = encode(tokenizer, prompt), encode_word(tokenizer, answer)
     logits = network(torch.tensor([[*ids, *wanted[:-1]]])).logits[0, len(ids) - 1 :]
     return functional.cross_entropy(logits, torch.tensor(wanted)), logits
 
@@ -93,7 +93,7 @@ def test_signals_are_the_gradients_of_autograd(model, facts, tokens):
     parameters = [network.get_parameter(model.parameter_name(layer)).requires_grad_() for layer in LAYERS]
     loss = 0
     for fact in facts[:5]:
-        prompt, answer = encode(model.tokenizer, fact.prompt), encode_answer(model.tokenizer, fact.target_new)
+        prompt, answer = encode(model.tokenizer, fact.prompt), encode_word(model.tokenizer, fact.target_new)
         packing, states = plain.pack([[*prompt, *answer[:-1]]])
         logits = plain.logits(plain.run(states, packing, 0, 3)[len(prompt) - 1 :])
         loss = loss + functional.cross_entropy(logits, torch.tensor(answer))
@@ -161,7 +161,7 @@ def plain_loss(model, network, editor, settings, facts):
     plain = copy.deepcopy(model.network)
 
     def logits_with(changed, prompt, answer):
-        ids, wanted = encode(tokenizer, prompt), encode_answer(tokenizer, answer)
+        ids, wanted = encode(tokenizer, prompt), encode_word(tokenizer, answer)
         owner = EditableModel(plain, tokenizer)
         packing, states = owner.pack([[*ids, *wanted[:-1]]])
         run = _Run(owner, packing)

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from conftest import KINDS, random_network
 
 from benchmarks import plain
 from jeep.measure.evaluate import evaluate, score
 from jeep.measure.metrics import harmonic_mean, summarize
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_answer
+from jeep.model.tokens import encode, encode_word
 
 
 def rows(*entries):
@@ -65,12 +65,12 @@ def test_without_unrelated_prompts_there_is_no_score():
     assert list(summarize(rows(("a", "ES", 1.0), ("a", "GS", 1.0))).metric) == ["ES", "GS"]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", KINDS)
 def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
     network = random_network(architecture)
     model = EditableModel(copy.deepcopy(network), byte_level)
     prompts = [tuple(encode(byte_level, fact.prompt)) for fact in facts[:5]]
-    answers = [[encode_answer(byte_level, a) for a in (f.target_new, "in the city", "a")] for f in facts[:5]]
+    answers = [[encode_word(byte_level, a) for a in (f.target_new, "in the city", "a")] for f in facts[:5]]
     ours = score(model, prompts, answers, token_budget=25)
     flat = [scored for group in ours for scored in group]
     for one, (log_p, correct) in zip(flat, plain.score(network, prompts, answers), strict=True):
@@ -101,7 +101,7 @@ def test_an_answers_probability_is_the_mean_over_its_tokens(trained, facts):
     found = evaluate(trained, [fact], "counterfact", 500).set_index(["metric", "number"])
     lengths = []
     for column, answer in (("log_p_new", fact.target_new), ("log_p_true", fact.target_true)):
-        prompt, tokens = encode(trained.tokenizer, fact.prompt), encode_answer(trained.tokenizer, answer)
+        prompt, tokens = encode(trained.tokenizer, fact.prompt), encode_word(trained.tokenizer, answer)
         (scored,) = plain.score(plain_network(trained), [prompt], [[tokens]])
         assert found[column]["ES", 0] == pytest.approx(float(scored[0].mean()), rel=1e-4)
         lengths.append(len(tokens))

@@ -12,8 +12,9 @@ from jeep.common.errors import UserError
 from jeep.model.architectures import architecture_of
 from jeep.model.attention import Context, Packing
 from jeep.model.batches import flat
-from jeep.model.editable import EditableModel, load_model
+from jeep.model.editable import EditableModel
 from jeep.model.hooks import record_input, record_output
+from jeep.model.loading import load_model
 
 ROWS = [(5, 9, 2, 7, 11, 3), (8, 1), (4, 4, 6, 20, 21, 22, 23, 24, 3)]
 
@@ -73,6 +74,19 @@ def test_large_scores_of_gptj_do_not_overflow_in_float16(repeated, byte_level):
     torch.testing.assert_close(ours, own, rtol=0.02, atol=0.02 * float(own.abs().max()))
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_gradients_equal_the_models_own(pair, repeated):
+    """Of a W_O, over rows of different lengths: what padding holds has no gradient."""
+    network, model = pair
+    packing, states = packed(model, repeated=repeated)
+    weight = model.projection(1).weight.requires_grad_()
+    model.logits(model.run(states, packing, 0, model.depth - 1)).square().mean().backward()
+    own = network.requires_grad_(False).get_parameter(model.parameter_name(1)).requires_grad_()
+    logits = [network(input_ids=torch.tensor([row])).logits[0] for row in ROWS]
+    torch.cat(logits).square().mean().backward()
+    torch.testing.assert_close(weight.grad, own.grad, rtol=1e-3, atol=1e-6)
+
+
 def test_continuing_behind_kept_keys_and_values_changes_nothing(pair):
     network, model = pair
     kept = {}
@@ -104,7 +118,21 @@ def test_a_block_adds_its_attention_and_its_mlp(pair):
     packing, states = packed(model)
     with record_output(model.projection(0, "mlp")) as m, record_output(model.projection(0, "attention")) as a:
         output = model.run(states, packing, 0, 0)
-    torch.testing.assert_close(output, states + a[0] + m[0], rtol=1e-4, atol=1e-4)
+    added = model.added(0, "attention", a[0]) + model.added(0, "mlp", m[0])
+    torch.testing.assert_close(output, states + added, rtol=1e-4, atol=1e-4)
+
+
+def test_behind_a_norm_or_a_scale_the_block_adds_what_was_wanted(pair):
+    """Behind a norm a change has the wanted direction; behind a scale, and without either, the wanted length too."""
+    _, model = pair
+    torch.manual_seed(0)
+    output, change = torch.randn(2, 5, 32)
+    for place in ("mlp", "attention"):
+        before = model.added(1, place, output)
+        after = model.added(1, place, output + model.in_front(1, place, output, change))
+        norm = model.architecture.mlp_norm if place == "mlp" else model.architecture.attention_norm
+        length = after.norm(dim=1, keepdim=True) / (before + change).norm(dim=1, keepdim=True)
+        torch.testing.assert_close(after, (before + change) * (length if norm else 1), rtol=1e-4, atol=1e-4)
 
 
 def test_parallel_says_whether_the_mlp_reads_the_attention(pair):

@@ -8,7 +8,8 @@ from conftest import DATA, SHARED
 
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact, InvalidFact, read_facts
-from jeep.model.tokens import encode, encode_answer, first_tokens, locate, locate_subject
+from jeep.measure.evaluate import score
+from jeep.model.tokens import encode, encode_pair, encode_word, first_tokens, locate, locate_subject
 
 CASES = [
     ("Paris", "The city of {} lies in"),
@@ -78,10 +79,36 @@ def test_the_kl_prompt_ends_with_the_subject(tokenizer):
 
 @pytest.mark.parametrize("answer", ["France", "New York", "42", "Málaga"])
 def test_an_answer_continues_its_prompt_after_one_space(tokenizer, answer):
-    ids = encode(tokenizer, "The city of Paris lies in") + list(encode_answer(tokenizer, answer))
+    prompt = "The city of Paris lies in"
+    ids = [*encode(tokenizer, prompt), *encode_word(tokenizer, answer)]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert text == f"The city of Paris lies in {answer}"
-    assert encode_answer(tokenizer, f" {answer}") == encode_answer(tokenizer, answer)
+    for asked, given in ((prompt, answer), (f"{prompt} ", f" {answer} ")):
+        assert encode_pair(tokenizer, asked, given) == (
+            tuple(encode(tokenizer, prompt)),
+            encode_word(tokenizer, answer),
+        )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "joiner"),
+    [
+        ("He said (", "Paris", None),
+        ("Paris\n", "lies\nin", None),
+        ("法国的首都是", "巴黎", None),
+        ("Paris is", "in", " - "),
+    ],
+)
+def test_the_tokens_are_those_of_the_whole_text(byte_level, prompt, answer, joiner):
+    asked, wanted = encode_pair(byte_level, prompt, answer, joiner)
+    assert [*asked, *wanted] == encode(byte_level, prompt + (joiner or "") + answer)
+    assert byte_level.decode(wanted) == (joiner or "") + answer
+
+
+def test_a_token_across_the_end_of_the_prompt_is_refused(byte_level):
+    """ "Pari" and "s" are one token together, or two others."""
+    with pytest.raises(UserError, match=r"no token ends where the prompt does \('The city Par\|is lies in'\)"):
+        encode_pair(byte_level, "The city Par", "is lies in", "")
 
 
 def test_first_tokens_are_those_of_running_text(byte_level):
@@ -105,7 +132,7 @@ def test_first_tokens_of_metaspaces(sentencepiece):
 
 def test_an_answer_without_tokens_is_an_error(tokenizer):
     with pytest.raises(UserError, match="has no tokens"):
-        encode_answer(tokenizer, "  ")
+        encode_pair(tokenizer, "Paris is", "  ")
 
 
 RECORDS = DATA / "records"
@@ -152,3 +179,20 @@ def test_real_records_survive_our_own_schema(tmp_path):
     path.write_text("".join(json.dumps(fact.to_json()) + "\n" for fact in facts))
     assert list(read_facts(path, "jsonl")) == facts
     assert all(dataclasses.is_dataclass(fact) for fact in facts)
+
+
+def test_the_real_records_are_joined_by_a_space_as_they_always_were(tokenizer):
+    for fact in real_facts():
+        if isinstance(fact, Fact):
+            for prompt in (fact.prompt, *fact.paraphrases):
+                expected = tuple(encode(tokenizer, prompt.rstrip(" "))), encode_word(tokenizer, fact.target_new)
+                assert encode_pair(tokenizer, prompt, fact.target_new) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["", " ", "\n", ' "'])
+def test_a_real_model_expects_the_answer_as_it_is_joined(smollm2, end):
+    """Its probability hardly depends on how the prompt ends; behind a space with a second one it would fall by e⁷."""
+    prompt, answer = encode_pair(smollm2.tokenizer, f"The capital of France is the city of{end}", "Paris")
+    ((scored,),) = score(smollm2, [prompt], [[answer]], 512)
+    assert scored.log_probabilities.sum() > -2

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from conftest import KINDS, random_network
 
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_answer, first_tokens, locate
+from jeep.model.tokens import encode_word, first_tokens, locate
 from jeep.probes.contrast import contrast, flow_of
 from jeep.probes.fact_lists import KnowledgeBase, candidates_of, phrases, questions
 from jeep.probes.lens import flows, probability_and_rank
@@ -24,7 +24,7 @@ def test_rank_counts_what_is_more_probable_and_no_ties():
     torch.testing.assert_close(probability, logits.softmax(1)[:, [0, 1, 3]])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", KINDS)
 def test_flows_are_the_models_own_hidden_states(architecture, byte_level):
     network = random_network(architecture)
     model = EditableModel(network, byte_level)
@@ -54,7 +54,7 @@ def test_contrast_is_the_lens_at_both_positions(norm, trained, facts):
         state = states[index : index + 1]
         logits = trained.head(trained.norm(state) if norm else state)[0]
         for answer, text in (("original", fact.target_true), ("new", fact.target_new)):
-            token = encode_answer(trained.tokenizer, text)[0]
+            token = encode_word(trained.tokenizer, text)[0]
             (row,) = table[
                 (table.case_id == fact.case_id)
                 & (table.position == place)
@@ -72,7 +72,7 @@ def test_the_last_layer_with_the_norm_is_the_models_prediction(trained, facts):
     prompt = locate(trained.tokenizer, facts[0])
     packing, states = trained.pack([prompt.ids])
     p = trained.logits(trained.run(states, packing, 0, 3)[-1:]).softmax(-1)[0]
-    token = encode_answer(trained.tokenizer, facts[0].target_true)[0]
+    token = encode_word(trained.tokenizer, facts[0].target_true)[0]
     assert last[last.answer == "original"].probability.item() == pytest.approx(float(p[token]), rel=1e-4)
 
 
@@ -189,7 +189,7 @@ def test_a_bare_comma_and_a_capitalised_stop_word_are_stop_words(trained, facts)
         packing, states = trained.pack([prompt.ids])
         p = trained.logits(trained.run(states, packing, 0, trained.depth - 1)[-1:])[0].softmax(-1)
     tokens = set().union(*(first_tokens(trained.tokenizer, word) for word in sets[0]["stop words"]))
-    tokens -= {encode_answer(trained.tokenizer, facts[0].target_true)[0]}
+    tokens -= {encode_word(trained.tokenizer, facts[0].target_true)[0]}
     assert trained.tokenizer(",").input_ids[0] in tokens
     assert trained.tokenizer(" the").input_ids[0] in tokens
     found = table[(table.set == "stop words") & (table.layer == trained.depth)]

@@ -150,6 +150,22 @@ def test_settings_that_cannot_work_score_nothing_and_the_search_goes_on(bench, m
     assert trials[2]["round"] == 2
 
 
+def test_a_layer_whose_covariance_is_singular_scores_nothing_with_the_reason(bench, trained, facts, monkeypatch):
+    original = bench_module.summarize
+    width = trained.projection(0).weight.shape[1]
+    covariance = {(0, "mlp"): torch.zeros(width, width), (1, "mlp"): torch.eye(width)}
+    part = Bench(trained, bench.sets, bench.prefixes, covariance, 512)
+    space = {"region.layers": [[0], [1]], "region.clamp": [2.0], "region.prior": [1.0]}
+    monkeypatch.setattr(bench_module, "summarize", lambda *_: original(*_).assign(value=0.0))
+    _, *trials = search(part, "memit", SETTINGS, space, Protocol(facts=4, draws=2, variants=1, finalists=1), seed=0)
+    found = {trial["settings"]["region.layers"][0]: trial["sets"]["cities"] for trial in trials}
+    assert trials[-1]["settings"]["region.layers"] == [1], "of two that score nothing, what can be written"
+    assert found[0]["Score"] == 0
+    assert "not positive definite" in found[0]["failed"]
+    assert found[1]["Score"] == 0
+    assert "failed" not in found[1]
+
+
 def test_a_network_that_does_not_train_scores_nothing(trained, facts, monkeypatch):
     bench = Bench(trained, [DevelopmentSet("one", facts[:4], "counterfact")], (), {}, 512, facts[8:14])
     editor = type(load_editor("malmen", {"layers": [1], "training": {"edits": 2}}))

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, exact, random_network
+from conftest import KINDS, exact, random_network
 
 from benchmarks.plain import target_vectors
 from jeep.common.errors import UserError
@@ -47,7 +47,7 @@ def run(model, requests, sites, settings, budget=4096):
     return [found[request.case_id] for request in requests]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", KINDS)
 @pytest.mark.parametrize("sites", SITES.values(), ids=SITES)
 def test_equals_the_plain_version(architecture, sites, byte_level, facts, prefixes):
     network = random_network(architecture, torch.float64)

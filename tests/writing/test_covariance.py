@@ -10,7 +10,7 @@ from jeep.common.settings import Sample
 from jeep.common.storage import read_provenance
 from jeep.data.corpus import sampled_texts
 from jeep.model import progress
-from jeep.model.editable import load_model
+from jeep.model.loading import load_model
 from jeep.writing.covariance import Sums, collect, covariances, estimate, read_covariances, sequences
 
 PLACES = [(1, "mlp"), (2, "attention")]

@@ -9,7 +9,7 @@ from conftest import TEXT, train_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import jeep
-from jeep.api import statistics
+from jeep.api import editing, statistics
 from jeep.common.errors import UserError
 
 SETTINGS = {
@@ -120,6 +120,13 @@ def test_a_wrapped_network_is_given_back_as_it_came(model, facts, text):
 
 
 def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, facts, text, tmp_path):
+    model.tokenizer.chat_template = "{{ messages[0].content }}"
+    model.save(tmp_path / "own")
+    (tmp_path / "own/LICENSE").write_text("free")
+    (tmp_path / "own/pytorch_model.bin").write_text("other weights")
+    generation = json.loads((tmp_path / "own/generation_config.json").read_text()) | {"temperature": 0.3}
+    (tmp_path / "own/generation_config.json").write_text(json.dumps(generation))  # without do_sample: many hub models
+    model = jeep.load(tmp_path / "own", device="cpu")
     edit = edited(model, facts, text)
     edit.undo()
     before = weights(model)
@@ -131,6 +138,10 @@ def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, f
         ids = tokenizer(fact.prompt, return_tensors="pt").input_ids
         found = network.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
         assert tokenizer.decode(found).strip().startswith(fact.target_new)
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) == "hello"
+    assert json.loads((tmp_path / "edited/generation_config.json").read_text()) == generation
+    assert (tmp_path / "edited/LICENSE").read_text() == "free"
+    assert not (tmp_path / "edited/pytorch_model.bin").exists()
     about = json.loads((tmp_path / "edited/jeep.json").read_text())
     assert about["method"] == "jeep"
     assert about["settings"]["low"] == {"spread": "sqrt", **SETTINGS["low"]}
@@ -159,6 +170,21 @@ def test_covariances_are_estimated_once_and_kept(model, facts, text, cache, monk
 def test_every_method_without_training_has_settings(method, model, facts, text):
     edit = jeep.edit(model, facts[:2], method, text=text, tokens=12000)
     assert edit.outcome.query("kind == 'edited'").p_after.sum() > edit.outcome.query("kind == 'edited'").p_before.sum()
+
+
+def test_the_probe_says_where_jeep_writes(model, facts, text, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        editing, "propose_regions", lambda found, **sizes: asked.append(found) or {"low": [1], "high": [3]}
+    )
+    edit = edited(model, facts, text, settings={"low": {"clamp": 2.0}}, regions="probe")
+    assert set(asked[0]["case_id"]) == {fact.case_id for fact in facts[:4]}
+    assert (edit.settings["low"]["layers"], edit.settings["high"]["layers"]) == ([1], [3])
+    assert edit.settings["low"]["clamp"] == 2.0
+    edit.undo()
+    monkeypatch.setattr(editing, "propose_regions", lambda found, **sizes: {"low": [1], "high": []})
+    with pytest.raises(UserError, match="the probe proposes no high region on these 4 facts"):
+        edited(model, facts, text, regions="probe")
 
 
 def test_facts_come_in_many_forms(model, facts, text, tmp_path):

@@ -1,0 +1,116 @@
+"""Models from checkpoint folders: whole or refused, and held against their own forward pass."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from jeep.common.errors import UserError
+from jeep.model.architectures import architecture_of
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode, load_tokenizer
+
+_TEXTS = ("The capital of France is", "Of all rivers that flow into the Danube, the Inn is the longest one")
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Relative difference of logits that rounding may make."""
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none."""
+    if device != "auto":
+        return torch.device(device)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def load_model(
+    folder: Path | str, dtype: str = "float32", device: str = "auto", *, compiled: bool = False
+) -> EditableModel:
+    """Load a checkpoint folder. A `dtype` of "auto" is the checkpoint's own.
+
+    Raises UserError when it is missing, of an unknown architecture, damaged or not whole, or when its packed forward
+    pass is not its own. `compiled` needs a C++ compiler on a CPU; UserError without one.
+    """
+    _require_architecture(folder)
+    target = pick_device(device)
+    if compiled and target.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        raise UserError("compile: true needs a C++ compiler (g++), and there is none")
+    where = {"": target} if target.type != "cpu" else None
+    network = _whole(folder, dtype=getattr(torch, dtype, dtype), device_map=where)
+    model = EditableModel(network, load_tokenizer(folder), compiled=compiled)
+    model.folder = Path(folder)
+    check_forward(model)
+    return model
+
+
+def check_checkpoint(folder: Path | str) -> None:
+    """Raise UserError unless a checkpoint can be edited: its architecture is known, no weight is missing, of another
+    shape or not finite, and its tokenizer is there and has no token without an embedding.
+    """
+    _require_architecture(folder)
+    embedded = _whole(folder, device_map="meta").get_input_embeddings().weight.shape[0]
+    tokens = len(load_tokenizer(folder))
+    if tokens > embedded:
+        raise UserError(f"{folder}: the tokenizer has {tokens} tokens, the model {embedded} embeddings")
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                if not torch.isfinite(tensors.get_tensor(name)).all():
+                    raise UserError(f"{path}: {name} is not finite")
+
+
+@torch.no_grad()
+def check_forward(model: EditableModel) -> None:
+    """Raise UserError where the packed forward pass of two short texts is not the model's own, with the difference."""
+    kind = model.network.config.model_type
+    rows = [encode(model.tokenizer, text)[: model.positions] for text in _TEXTS]
+    own = [model.network(input_ids=torch.tensor([row], device=model.device)).logits[0] for row in rows]
+    try:
+        packing, states = model.pack(rows)
+        ours = model.logits(model.run(states, packing, 0, model.depth - 1)).split(packing.lengths)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{kind}: its row in jeep/model/architectures.py does not fit it ({error})") from error
+    worst = max(float((one - each).norm() / each.norm()) for one, each in zip(ours, own, strict=True))
+    if not worst <= _TOLERANCE[model.norm.weight.dtype]:
+        raise UserError(
+            f"{kind}: run block by block, the model answers otherwise than by itself (logits differ by {worst:.2g} of "
+            "their norm): its row in jeep/model/architectures.py does not fit it, or its weights are not finite"
+        )
+
+
+def _require_architecture(folder: Path | str) -> None:
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
+    architecture_of(_in_one_line(folder, AutoConfig.from_pretrained))
+
+
+def _whole(folder: Path | str, **options: Any) -> nn.Module:
+    """A network from safetensors alone. Raises UserError where a weight is missing, or misshapen."""
+    given = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    network, found = _in_one_line(folder, AutoModelForCausalLM.from_pretrained, **given, **options)
+    if found["missing_keys"]:
+        raise UserError(f"{folder}: weights are missing: {_some(found['missing_keys'])}")
+    if found["mismatched_keys"]:
+        misshapen = (f"{name} is {tuple(is_)}, not {tuple(due)}" for name, is_, due in found["mismatched_keys"])
+        raise UserError(f"{folder}: weights do not fit the configuration: {_some(misshapen)}")
+    return network
+
+
+def _in_one_line(folder: Path | str, read: Callable[..., Any], **options: Any) -> Any:
+    """What a reader of transformers finds in a folder, running none of its code. Its complaints become one line."""
+    try:
+        return read(folder, trust_remote_code=False, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: {reason}") from None
+
+
+def _some(names: Any) -> str:
+    """The first of many, and how many more there are."""
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

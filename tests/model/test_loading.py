@@ -1,0 +1,168 @@
+"""A checkpoint is whole, known and what its row of the table says, or refused in one line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, random_network
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer
+
+from jeep.common.errors import UserError
+from jeep.data.fetch import fetch_model
+from jeep.data.sources import PathSource
+from jeep.model import architectures
+from jeep.model.architectures import architecture_of
+from jeep.model.editable import EditableModel
+from jeep.model.loading import check_checkpoint, check_forward, load_model
+
+
+@pytest.fixture(scope="module")
+def whole(byte_level, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    EditableModel(random_network("llama"), byte_level).save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """A checkpoint of the test's own."""
+    fetch_model(PathSource(kind="path", path=whole), tmp_path / "model")
+    for path in (tmp_path / "model").iterdir():  # they are links to the whole one
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    return tmp_path / "model"
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+W_O = "model.layers.1.mlp.down_proj.weight"
+DAMAGES = {
+    "a weight is missing": (lambda f: change_weights(f, lambda w: w.pop(W_O)), f"weights are missing: {W_O}"),
+    "weights are missing": (
+        lambda f: change_weights(f, lambda w: [w.pop(name) for name in list(w) if "mlp" in name]),
+        "and 9 more",
+    ),
+    "another shape": (
+        lambda f: change_weights(f, lambda w: w.update({W_O: torch.zeros(3, 3)})),
+        f"weights do not fit the configuration: {W_O} is \\(3, 3\\), not \\(32, 64\\)",
+    ),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{"), "deserializing header"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "deserializing header"),
+    "a pointer": (
+        lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "deserializing header",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "no configuration": (lambda f: (f / "config.json").unlink(), "not a checkpoint folder"),
+    "a broken configuration": (lambda f: (f / "config.json").write_text("{"), "not a valid JSON file"),
+    "code of its own": (
+        lambda f: change_config(f, model_type="mine", auto_map={"AutoConfig": "mine.Mine"}),
+        "contains custom code",
+    ),
+    "no such architecture": (lambda f: change_config(f, model_type="mine"), "does not recognize this architecture"),
+    "quantised": (
+        lambda f: change_config(f, quantization_config={"quant_method": "gptq", "bits": 4}),
+        "quantised weights cannot be edited",
+    ),
+    "no tokenizer": (
+        lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+        "no tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("read", [check_checkpoint, load_model])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_whole_is_refused_in_one_line(damage, read, folder, monkeypatch):
+    """Asking nothing on the terminal."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
+    spoil, complaint = DAMAGES[damage]
+    spoil(folder)
+    with pytest.raises(UserError, match=complaint) as error:
+        read(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_whole_is_taken(folder):
+    check_checkpoint(folder)
+    load_model(folder, device="cpu")
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    change_weights(folder, lambda weights: weights[W_O].fill_(float("nan")))
+    with pytest.raises(UserError, match=f"{W_O} is not finite"):
+        check_checkpoint(folder)
+    with pytest.raises(UserError, match="answers otherwise than by itself"):
+        load_model(folder, device="cpu")
+
+
+def test_tokens_without_an_embedding_are_refused(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"word{number}" for number in range(600)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, the model 500 embeddings"):
+        check_checkpoint(folder)
+
+
+def test_of_a_refused_source_nothing_is_left(folder, tmp_path):
+    change_weights(folder, lambda weights: weights.pop(W_O))
+    with pytest.raises(UserError, match="weights are missing"):
+        fetch_model(PathSource(kind="path", path=folder), tmp_path / "out", check_checkpoint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+WRONG = {
+    "no rotary": ("gptj", {"rotary": None}),
+    "no rotary by type": ("gemma3", {"rotary_by_type": False}),
+    "no logit scale": ("cohere", {"logit_scale": None}),
+    "no divisor": ("granite", {"logit_divisor": None}),
+    "no embedding scale": ("granite", {"embedding_scale": None}),
+    "no cap": ("gemma2", {"logit_cap": None}),
+    "no norm behind the embedding": ("bloom", {"embedding_norm": None}),
+    "no bias": ("bloom", {"alibi": False}),
+    "another first position": ("opt", {"first_position": 0}),
+    "no positions": ("gpt2", {"positions": None}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_row_that_does_not_fit_is_refused(wrong, byte_level, monkeypatch):
+    name, fields = WRONG[wrong]
+    network = random_network(name)
+    kind = network.config.model_type
+    monkeypatch.setitem(architectures.ARCHITECTURES, kind, replace(architectures.ARCHITECTURES[kind], **fields))
+    model = EditableModel(network, byte_level)
+    with pytest.raises(UserError, match=rf"{kind}: (run block by block, .* differ by|its row .* does not fit it)"):
+        check_forward(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_passes_in_every_precision(name, dtype, byte_level):
+    check_forward(EditableModel(random_network(name, dtype), byte_level))
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "gpt_oss", "qwen3_moe", "olmoe"])
+def test_a_mixture_of_experts_is_refused_with_the_reason(kind):
+    with pytest.raises(UserError, match="mixture of experts has no single W_O"):
+        architecture_of(AutoConfig.for_model(kind))
+
+
+def test_a_size_without_a_part_is_refused_by_name(byte_level):
+    """OPT 350M has its norms behind, and none at the end."""
+    network = random_network("opt")
+    network.model.decoder.final_layer_norm = None
+    with pytest.raises(UserError, match=r"this model has no model.decoder.final_layer_norm"):
+        EditableModel(network, byte_level)
