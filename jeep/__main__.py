@@ -1,9 +1,14 @@
 """The command line: one sub-command for each stage of the pipeline, each usable on its own."""
 
 import logging
+import os
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -36,7 +41,13 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage. Returns the exit status: 2 after an error that the user can mend, told in one line."""
+    """Run one stage. Returns the exit status: 2 after an error that the user can mend, told in one line.
+
+    1 after any other, also in one line, with the file that has its traceback; --traceback shows it at once.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    shown = "--traceback" in arguments
+    arguments = [word for word in arguments if word != "--traceback"]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "datasets", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -46,7 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = complaint(error) if isinstance(error, ValidationError) else str(error)
         sys.stderr.write(f"error: {text}\n")
         return 2
+    except Exception as error:
+        if shown:
+            raise
+        reason, path = " ".join(str(error).split())[:200], _keep_traceback(arguments)
+        sys.stderr.write(f"error: unexpected {type(error).__name__} ({reason}); its traceback is in {path}\n")
+        return 1
     return 0
+
+
+def _keep_traceback(arguments: Sequence[str]) -> Path:
+    """The traceback of the error that is being handled in a file: among the logs, where there are some."""
+    folder = Path("logs/tracebacks") if Path("logs").is_dir() else Path(tempfile.mkdtemp(prefix="jeep-"))
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{arguments[0] if arguments else 'jeep'}-{os.getpid()}.txt"
+    path.write_text(f"jeep {shlex.join(arguments)}\n\n{traceback.format_exc()}", encoding="utf-8")
+    return path
 
 
 if __name__ == "__main__":

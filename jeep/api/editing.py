@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from jeep.data.facts import Fact, Format
+    from jeep.data.facts import Fact
+    from jeep.data.formats import Format
     from jeep.editors.base import Editor
     from jeep.model.editable import EditableModel
 
@@ -185,9 +186,7 @@ def _editor(
         editor = load_editor(name, full)
     except ValidationError as error:
         raise UserError(f"settings of {method}: {complaint(error)}") from None
-    deepest = max((layer for layer, _ in editor.covariances), default=getattr(editor, "layer", 0))
-    if deepest >= model.depth:
-        raise UserError(f"settings of {method}: layer {deepest} of a model that has {model.depth}, counted from 0")
+    editor.require_layers(model.depth)
     return editor, full
 
 

@@ -1,13 +1,14 @@
 """Facts in whatever form they come: a file, records, a table."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from jeep.common.errors import UserError
-from jeep.data.facts import Fact, Format, InvalidFact, parse_facts, read_rows
+from jeep.data.facts import Fact, InvalidFact
+from jeep.data.formats import Format, parse_facts, read_rows
 from jeep.model.selection import checked, sort_out
 
 Facts = str | Path | Fact | pd.DataFrame | Iterable[Fact | Mapping[str, Any]]
@@ -60,14 +61,3 @@ def usable_facts(
     if not usable:
         raise UserError("no facts to edit")
     return usable, refused
-
-
-def contradictions(facts: Sequence[Fact]) -> dict[str, str]:
-    """For each fact whose prompt another one gives another answer: that one."""
-    first: dict[str, Fact] = {}
-    found: dict[str, str] = {}
-    for fact in facts:
-        other = first.setdefault(fact.prompt, fact)
-        if other.target_new.strip() != fact.target_new.strip():
-            found[fact.case_id], found[other.case_id] = other.case_id, fact.case_id
-    return found

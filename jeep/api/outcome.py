@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from jeep.api.facts import contradictions
 from jeep.data.facts import Fact
 from jeep.measure.evaluate import score
 from jeep.model.editable import EditableModel
+from jeep.model.selection import contradictions
 from jeep.model.tokens import encode_pair
 from jeep.vectors.targets import Target
 

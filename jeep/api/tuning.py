@@ -15,7 +15,8 @@ from jeep.api.outcome import answered, prompts_of
 from jeep.api.statistics import covariances_for
 from jeep.common.errors import UserError, complaint
 from jeep.common.settings import Protocol, places_in, prefix_kind, with_values
-from jeep.data.facts import Fact, Format
+from jeep.data.facts import Fact
+from jeep.data.formats import Format
 from jeep.editors import load_editor
 from jeep.model.editable import EditableModel
 from jeep.tuning.bench import Bench, DevelopmentSet

@@ -43,7 +43,7 @@ class Strict(BaseModel):
 class Site(Strict):
     """Where a δ is added to the forward pass: the output of a block, of its MLP or of its attention."""
 
-    layer: int
+    layer: NonNegativeInt
     place: Place
     position: Position
     clamp: PositiveFloat
@@ -100,7 +100,7 @@ class MetaTraining(Strict):
 class Region(Strict):
     """Consecutive layers whose output matrix W_O is edited."""
 
-    layers: Annotated[tuple[int, ...], Field(min_length=1)]
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
     edited: Projection = "mlp"
     """Which W_O is edited."""
     clamp: PositiveFloat

@@ -44,12 +44,31 @@ def write_json(path: Path | str, value: object) -> None:
 
 def read_json(path: Path | str) -> object:
     """Read one JSON document. Raises UserError where the file is missing or broken."""
+    return _parsed(_text(path), str(path))
+
+
+def _text(path: Path | str) -> str:
+    """A text file, with or without a byte order mark. Raises UserError where there is none."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); is the file complete?") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, where a file is due") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _parsed(text: str, where: str) -> Any:
+    """The JSON value of a text. Raises UserError where it is none."""
+    if text.startswith("version https://git-lfs"):
+        raise UserError(f"{where}: the pointer of a file in git-lfs, not the file; git lfs pull fetches it")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error}); is the file complete?") from None
+    except RecursionError:
+        raise UserError(f"{where}: JSON that is too deep") from None
 
 
 def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
@@ -60,17 +79,17 @@ def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: Path | str) -> Iterator[dict]:
-    """Yield the objects of a JSON-lines file. Raises UserError with the line's number where one is broken."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
+    """Yield the objects of a JSON-lines file, or of a JSON list that is called so.
+
+    Raises UserError with the line's number where one is broken.
+    """
+    text = _text(path)
+    if text.lstrip().startswith("["):
+        yield from _parsed(text, str(path))
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield _parsed(line, f"{path}, line {number}")
 
 
 def write_tensors(path: Path | str, tensors: dict, provenance: dict | None = None) -> None:

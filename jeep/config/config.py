@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from jeep.common.errors import UserError, complaint
 from jeep.common.settings import UNEDITED, Strict, merge
@@ -32,6 +32,12 @@ from jeep.editors import EDITORS, Editor, load_editor
 Entry = TypeVar("Entry")
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"each seed once, not {seeds}")
+    return seeds
+
+
 class Config(Strict):
     """The whole configuration of a run."""
 
@@ -41,7 +47,7 @@ class Config(Strict):
     where this file has one of them."""
     workdir: Path | None = None
     """Folder of this configuration's `results` and `logs`; where the command runs, where absent."""
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
     """Each seed samples its own prefixes."""
     token_budget: PositiveInt
     """Most tokens in one forward pass; the batch size follows from it. Lowered by itself when memory runs out."""

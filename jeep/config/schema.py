@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from jeep.common.settings import Dtype, Metrics, Protocol, Strict, with_value
-from jeep.data.facts import Format
+from jeep.data.formats import Format
 from jeep.data.sources import (
     DemoSource,
     HubSource,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from jeep.common.errors import UserError, complaint
 from jeep.common.settings import Strict
@@ -37,7 +37,7 @@ class PathSource(Strict):
     """A local file or folder."""
 
     kind: Literal["path"]
-    path: Path
+    path: Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class UrlSource(Strict):

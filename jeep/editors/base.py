@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from jeep.common.errors import UserError
 from jeep.common.settings import (
     Dtype,
     MetaTraining,
@@ -79,6 +80,16 @@ class Editor(Strict):
         """Every W_O, by layer and place, whose input's covariance is needed."""
         return ()
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The layers that are changed."""
+        return tuple(layer for layer, _ in self.covariances)
+
+    def require_layers(self, depth: int) -> None:
+        """Raise UserError unless a model of `depth` blocks has the layers that are changed."""
+        if max(self.written, default=0) >= depth:
+            raise UserError(f"layer {max(self.written)} of a model that has {depth}, counted from 0")
+
     @abstractmethod
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
@@ -123,12 +134,17 @@ class HyperEditor(Editor):
     wide: ClassVar[bool] = True
     learns_prior: ClassVar[bool] = False
     """Whether the network has a λ̂ for each weight."""
-    layers: Annotated[tuple[int, ...], Field(min_length=1)]
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
     """Whose MLP's W_O is edited."""
     rank: PositiveInt = 1920
     """Of the network's blocks."""
     blocks: PositiveInt = 2
     training: MetaTraining
+
+    @property
+    def written(self):
+        """All of them."""
+        return self.layers
 
     @abstractmethod
     def change(self, network: HyperNetwork, signals: Signals, weight: int) -> Tensor:
@@ -147,7 +163,6 @@ class HyperEditor(Editor):
         """
         import torch
 
-        from jeep.common.errors import UserError
         from jeep.learned.hypernetworks import HyperNetwork
         from jeep.learned.meta_training import Trainer
 

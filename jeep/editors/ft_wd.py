@@ -7,7 +7,7 @@ follows their power law in the number of edits m; in the authors' released code 
 import math
 from typing import ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from jeep.editors.base import Editor
 
@@ -16,7 +16,7 @@ class FtWd(Editor):
     """One block, trained on all edits in mini-batches."""
 
     wide: ClassVar[bool] = True
-    layer: int
+    layer: NonNegativeInt
     learning_rate: PositiveFloat = 5e-5
     epochs: PositiveInt = 25
     """At most."""
@@ -26,6 +26,11 @@ class FtWd(Editor):
     """Stop when an epoch's mean loss is below this; a batch below it takes no step."""
     weight_decay: Literal["power_law"] | NonNegativeFloat = "power_law"
     """exp(0.15589562) m^-0.87028798 for m edits, or a number."""
+
+    @property
+    def written(self):
+        """The block."""
+        return (self.layer,)
 
     def decay(self, edits: int) -> float:
         """The weight decay for a number of edits."""

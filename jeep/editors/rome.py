@@ -7,7 +7,7 @@ and C the covariance of the unedited model.
 
 from typing import ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from jeep.common.settings import Optimization, PrefixKind, Site, TargetSpec
 from jeep.editors.base import Editor
@@ -20,7 +20,7 @@ class Rome(Editor):
     prefixes: tuple[PrefixKind, ...] = ("10x5", "10x10")
     """ROME's own (Appendix D.3): ten texts of five tokens, ten of ten."""
     optimization: Optimization
-    layer: int
+    layer: NonNegativeInt
     clamp: PositiveFloat = 4.0
     """γ of Eq. 12, against the MLP's output."""
     weight_decay: NonNegativeFloat = 0.5

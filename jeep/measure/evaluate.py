@@ -1,5 +1,6 @@
 """How a model answers the prompts of edited facts, under teacher forcing (Eqs. 13-18)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
@@ -145,7 +147,7 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
 
     counterfact: value is 1 where the wanted answer has the greater mean token log-probability: the new one on edited
     prompts and paraphrases, the true one on unrelated prompts (Eqs. 16-18). zsre: value is the share of the answer's
-    tokens that are the argmax (Eqs. 13-15).
+    tokens that are the argmax (Eqs. 13-15). Raises UserError for a model that answers NaN.
     """
     todo = list(items(facts, metrics))
     asked = [item.encoded(model.tokenizer) for item in todo]
@@ -153,6 +155,8 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
     rows = []
     for item, scored in zip(todo, score(model, prompts, answers, token_budget), strict=True):
         means = [float(answer.log_probabilities.mean()) for answer in scored]
+        if any(map(math.isnan, means)):
+            raise UserError(f"record {item.case_id}: the model answers NaN: its weights, or what was written, overflow")
         if metrics == "counterfact":
             new, true = means
             value = float(true > new if item.metric == "LS" else new > true)

@@ -23,7 +23,10 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.02, tor
 def pick_device(device: str) -> torch.device:
     """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
 

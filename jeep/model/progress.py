@@ -1,6 +1,7 @@
 """Checkpoints of long work, so that a killed job goes on from its last one."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jeep.common.errors import UserError
 from jeep.common.storage import read_tensors, write_tensors
 from jeep.model.editable import EditableModel
 
@@ -33,11 +35,15 @@ class Progress:
         self.last, self.pause = time.monotonic(), SECONDS
 
     def load(self) -> tuple[int, dict[str, Tensor]]:
-        """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint."""
+        """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint to go on from."""
         if self.path is None or not self.path.is_file():
             return 0, {}
-        tensors, provenance = read_tensors(self.path)
-        return (provenance["done"], tensors) if provenance["fingerprint"] == self.fingerprint else (0, {})
+        try:
+            tensors, provenance = read_tensors(self.path)
+        except UserError as error:
+            logging.warning("%s: begun anew", error)
+            return 0, {}
+        return (provenance["done"], tensors) if provenance.get("fingerprint") == self.fingerprint else (0, {})
 
     def save(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
         """Keep what `tensors` returns, unless the last checkpoint is too young."""

@@ -28,7 +28,7 @@ class Segments:
         self.sizes = torch.tensor([len(rows) for rows in members], device=device)
         self.index, self.empty = index.clamp(min=0), index < 0
 
-    def sum(self, rows: Float[Tensor, "rows *n"]) -> Float[Tensor, "groups *n"]:
+    def sum(self, rows: Float[Tensor, " rows *n"]) -> Float[Tensor, " groups *n"]:
         """Sum of the rows of each group; nothing of one group reaches another, not even what is not finite."""
         if not len(rows):
             return rows.new_zeros(len(self.sizes), *rows.shape[1:])

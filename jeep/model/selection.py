@@ -1,13 +1,14 @@
 """Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
-from jeep.data.facts import Fact, Format, InvalidFact, read_facts
+from jeep.data.facts import Fact, InvalidFact
+from jeep.data.formats import Format, read_facts
 from jeep.model.tokens import encode_pair, locate, locate_subject
 
 
@@ -22,15 +23,31 @@ def select(
 ) -> tuple[list[Fact], list[dict[str, str]]]:
     """The first `limit` usable facts, and the records passed over on the way as {case_id, reason}.
 
-    `joiner` stands between prompt and answer of records that name none.
-
-    Raises UserError at the first unusable record where `on_invalid` is "error", and when too few facts are usable.
+    `joiner` stands between prompt and answer of records that name none. Raises UserError at the first unusable record
+    where `on_invalid` is "error".
     """
     items = checked(_joined(read_facts(path, form), joiner), metrics, tokenizer)
-    kept, skipped = sort_out(_strict(items, path) if on_invalid == "error" else items, limit)
-    if not kept or (limit is not None and len(kept) < limit):
-        raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped)")
-    return kept, skipped
+    return sort_out(_strict(items, path) if on_invalid == "error" else items, limit)
+
+
+def require_enough(path: Path, kept: Sequence[Fact], skipped: Sequence[dict[str, str]], limit: int | None) -> None:
+    """Raise UserError, with some of the reasons, when fewer facts than `limit` (at least one) are usable."""
+    if len(kept) >= (limit or 1):
+        return
+    reasons = [f"record {row['case_id']}: {row['reason']}" for row in skipped[:3]]
+    more = f", such as {'; '.join(reasons)}" if reasons else ""
+    raise UserError(f"{path}: {len(kept)} usable facts, {limit or 1} are needed ({len(skipped)} skipped{more})")
+
+
+def contradictions(facts: Sequence[Fact]) -> dict[str, str]:
+    """For each fact whose prompt another one gives another answer: that one."""
+    first: dict[str, Fact] = {}
+    found: dict[str, str] = {}
+    for fact in facts:
+        other = first.setdefault(fact.prompt, fact)
+        if other.target_new.strip() != fact.target_new.strip():
+            found[fact.case_id], found[other.case_id] = other.case_id, fact.case_id
+    return found
 
 
 def _joined(items: Iterable[Fact | InvalidFact], joiner: str | None) -> Iterator[Fact | InvalidFact]:
@@ -80,6 +97,8 @@ def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
     """Raise InvalidFact unless every position and every answer of the fact can be found."""
     if metrics == "counterfact" and fact.target_true is None:
         raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")
+    if metrics == "counterfact" and fact.target_true.strip() == fact.target_new.strip():
+        raise InvalidFact(fact.case_id, f"the new answer is the true one: {fact.target_new!r}")
     locate(tokenizer, fact)
     locate_subject(tokenizer, fact)
     own = [answer for answer in (fact.target_new, fact.target_true) if answer is not None]

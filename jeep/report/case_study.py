@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 
 from jeep.common.errors import UserError
-from jeep.common.storage import atomic, read_tensors
+from jeep.common.storage import atomic
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
+from jeep.model.files import read_of
 from jeep.model.tokens import encode, encode_pair
 from jeep.report.tables import Labels, label
-from jeep.report.texts import write_texts
+from jeep.report.texts import Markup, escape, write_texts
 
 RULE = (
     "the first record that every editor shown answers on its edited prompt and on whose equivalent or unrelated prompt "
@@ -72,7 +73,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
     """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
     rows = []
     for method, path in deltas.items():
-        changes = read_tensors(path)[0]
+        changes = read_of(model, path)[0]
         with model.scratch(list(changes)):
             model.add_(changes)
             for kind, prompt, wanted in questions(fact):
@@ -87,8 +88,13 @@ def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, o
     with atomic(out) as temporary:
         table.assign(case_id=case_id).to_csv(temporary, index=False)
 
-    def wide(wrong: str) -> pd.DataFrame:
-        cells = table.assign(cell=[r.generated if r.right else wrong.format(r.generated) for r in table.itertuples()])
+    def wide(suffix: str, cross: str) -> pd.DataFrame:
+        shown = [escape(suffix, text) for text in table["generated"]]
+        cells = table.assign(
+            cell=[
+                Markup(text if right else f"{cross} {text}") for text, right in zip(shown, table["right"], strict=True)
+            ]
+        )
         columns = [label(labels, "methods", name) for name in dict.fromkeys(table["method"])]
         shown = cells.assign(method=[label(labels, "methods", name) for name in cells["method"]])
         return shown.pivot(index=["kind", "prompt", "wanted"], columns="method", values="cell").loc[
@@ -96,5 +102,5 @@ def write_study(table: pd.DataFrame, case_id: str, labels: Labels, title: str, o
         ]
 
     caption = f"Record {case_id}: {RULE}. A cross marks an answer that does not begin with what is wanted."
-    marks = {".md": "✗ {}", ".tex": r"$\times$ {}", ".html": "✗ {}"}
-    write_texts(out, {suffix: {title: wide(mark)} for suffix, mark in marks.items()}, caption)
+    crosses = {".md": "✗", ".tex": r"$\times$", ".html": "✗"}
+    write_texts(out, {suffix: {title: wide(suffix, cross)} for suffix, cross in crosses.items()}, caption)

@@ -9,7 +9,7 @@ from jeep.common.errors import UserError
 from jeep.common.settings import UNEDITED
 from jeep.common.storage import atomic
 from jeep.measure.metrics import METRICS, summarize
-from jeep.report.texts import write_texts
+from jeep.report.texts import Markup, write_texts
 
 RUN = ["dataset", "model", "method"]
 COLUMNS = ["artifact", "dataset", "model", "method", "metric", "value", "ci95", "sd_seeds"]
@@ -89,7 +89,7 @@ def _layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = 
         parts += [] if pd.isna(row.sd_seeds) else [f"±{row.sd_seeds:.1f}"]
         beside = (row.dataset, row.model, row.metric, *(getattr(row, name) for name in by))
         top = row.method != UNEDITED and row.value == best[beside]
-        return bold.format(" ".join(parts)) if top else " ".join(parts)
+        return Markup(bold.format(" ".join(parts))) if top else " ".join(parts)
 
     cells = table.assign(cell=[cell(row) for row in table.itertuples()])
     result = {}

@@ -1,6 +1,9 @@
 """Texts for readers: tables as Markdown, LaTeX and HTML beside a CSV file, and pages from templates."""
 
+import html
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,61 @@ th, td { padding: 0.2em 0.8em; text-align: left; border-bottom: 1px solid #ccc; 
 
 
 def write_texts(out: Path, frames: Mapping[str, Frames], caption: str) -> None:
-    """Write `frames[suffix]` beside the CSV file `out`, for any of the suffixes .md, .tex and .html."""
+    """Write `frames[suffix]` beside the CSV file `out`, for any of the suffixes .md, .tex and .html.
+
+    Text is text: what would be markup in the format is escaped, unless it is `Markup`.
+    """
     writers = {".md": _markdown, ".tex": _latex, ".html": _html}
     for suffix, parts in frames.items():
+        shown = {escape(suffix, title): _escaped(part, suffix) for title, part in parts.items()}
         with atomic(out.with_suffix(suffix)) as temporary:
-            temporary.write_text(writers[suffix](parts, caption), encoding="utf-8")
+            temporary.write_text(writers[suffix](shown, escape(suffix, caption)), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Markup:
+    """Text that is in its format's own language already. No str, which a table would make a plain one."""
+
+    text: str
+
+
+_LATEX = str.maketrans(
+    {
+        **{sign: rf"\{sign}" for sign in "{}$&#_%"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
+_MARKDOWN = str.maketrans({"|": r"\|", "\n": " "})
+
+
+def escape(suffix: str, text: str) -> str:
+    """A text in the language of a format."""
+    if suffix == ".html":
+        return html.escape(text)
+    if suffix == ".tex":
+        return text.translate(_LATEX)
+    return re.sub(r"<(?=[A-Za-z/!])", "&lt;", text).translate(_MARKDOWN)
+
+
+def _escaped(frame: pd.DataFrame, suffix: str) -> pd.DataFrame:
+    """A table whose texts are escaped: cells, rows' and columns' names."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value.text
+        return escape(suffix, value) if isinstance(value, str) else value
+
+    def names(index: pd.Index) -> pd.Index:
+        if isinstance(index, pd.MultiIndex):
+            rows = [tuple(map(cell, row)) for row in index]
+            return pd.MultiIndex.from_tuples(rows, names=list(map(cell, index.names)))
+        return pd.Index(list(map(cell, index)), name=cell(index.name))
+
+    found = frame.map(cell)
+    found.index, found.columns = names(frame.index), names(frame.columns)
+    return found
 
 
 def render(template: Path, *, escape: bool = False, **values: Any) -> str:
@@ -45,8 +98,7 @@ def _markdown(parts: Frames, caption: str) -> str:
 
 
 def _latex(parts: Frames, caption: str) -> str:
-    tables = [part.to_latex(escape=False, caption=f"{title}: {caption}") for title, part in parts.items()]
-    return "\n".join(tables).replace("%", r"\%")
+    return "\n".join(part.to_latex(escape=False, caption=f"{title}: {caption}") for title, part in parts.items())
 
 
 def _html(parts: Frames, caption: str) -> str:

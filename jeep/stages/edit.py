@@ -93,21 +93,26 @@ def edit(
     """
     import torch
 
-    from jeep.common.storage import read_json, read_tensors, unfinished, write_tensors
+    from jeep.common.errors import UserError
+    from jeep.common.storage import read_json, unfinished
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
+    from jeep.model.files import read_of, write_of
     from jeep.vectors.files import read_targets
     from jeep.vectors.task import Task
     from jeep.writing.covariance import read_covariances
 
     method, model = load_editor(editor, settings), checkpoint.load()
+    method.require_layers(model.depth)
     chosen = load_facts(facts)[:edits]
-    vectors = read_targets(targets)
+    vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else {}
     unusable = [fact.case_id for fact in chosen if method.target_spec and fact.case_id not in vectors]
     chosen = [fact for fact in chosen if fact.case_id not in unusable]
+    if not chosen:
+        raise UserError("no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help")
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
-    network = read_tensors(hypernetwork)[0] if hypernetwork else {}
+    network = read_of(model, hypernetwork)[0] if hypernetwork else {}
     network.pop("losses", None)  # for the figure of the training
     task = Task(
         chosen,
@@ -120,6 +125,9 @@ def edit(
         solver=torch.device(solver) if solver else None,
     )
     deltas = method.edit(model, task)
+    broken = [name for name, delta in deltas.items() if not torch.isfinite(delta).all()]
+    if broken:
+        raise UserError(f"the change of {', '.join(broken)} is not finite: float32 may help")
     provenance = {
         "editor": editor,
         "settings": settings,
@@ -127,7 +135,7 @@ def edit(
         "left_out": unusable,
         "trace": task.trace,
     }
-    write_tensors(out, deltas, provenance)
+    write_of(model, out, deltas, provenance)
 
 
 def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
@@ -136,10 +144,11 @@ def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
     Args:
         deltas: the edit to apply
     """
-    from jeep.common.storage import atomic, read_tensors
+    from jeep.common.storage import atomic
+    from jeep.model.files import read_of
 
     model = checkpoint.load("cpu")
-    model.add_(read_tensors(deltas)[0])
+    model.add_(read_of(model, deltas)[0])
     with atomic(out) as folder:
         model.save(folder)
 
@@ -165,9 +174,10 @@ def evaluate(
     import pandas as pd
 
     from jeep.common.errors import UserError
-    from jeep.common.storage import atomic, read_tensors
+    from jeep.common.storage import atomic
     from jeep.data.facts import load_facts
     from jeep.measure.evaluate import evaluate as measure
+    from jeep.model.files import read_of
 
     model = checkpoint.load()
     chosen = load_facts(facts)
@@ -186,7 +196,7 @@ def evaluate(
             result = unedited[unedited["case_id"].isin([fact.case_id for fact in chosen[:count]])]
         else:
             logging.info("after %d edits", count)
-            changes = read_tensors(deltas[number])[0]
+            changes = read_of(model, deltas[number])[0]
             with model.scratch(list(changes)):
                 model.add_(changes)
                 result = measured(count)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from jeep.common.settings import Dtype
-from jeep.data.facts import Format
+from jeep.data.formats import Format
 from jeep.stages.options import JsonOrFile, Out, Seed
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def tune(
 def check_facts(facts: FactsFile, *, model: ModelName, format: Form = None, revision: Revision = None) -> None:
     """Say what is wrong with a file of facts for a model's tokenizer, before anything runs."""
     from jeep.api.facts import check_facts as check
-    from jeep.api.facts import contradictions
     from jeep.api.models import folder_of
     from jeep.common.errors import UserError
+    from jeep.model.selection import contradictions
     from jeep.model.tokens import load_tokenizer
 
     usable, refused = check(facts, load_tokenizer(folder_of(model, revision, weights=False)), format)

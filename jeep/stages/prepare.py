@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from jeep.data.facts import Format
+from jeep.data.formats import Format
 from jeep.stages.options import (
     Checkpoint,
     Corpus,
@@ -109,11 +109,14 @@ def facts(
         skipped: where the left-out records are listed, with reasons
     """
     from jeep.common.storage import write_jsonl
-    from jeep.model.selection import select
+    from jeep.model.selection import contradictions, require_enough, select
     from jeep.model.tokens import load_tokenizer
 
     kept, left_out = select(input, format, metrics, load_tokenizer(model), limit, on_invalid, joiner)
     write_jsonl(skipped, left_out)
+    require_enough(input, kept, left_out, limit)
+    for one, other in contradictions(kept).items():
+        logging.warning("record %s: contradicted by record %s", one, other)
     write_jsonl(out, (fact.to_json() for fact in kept))
 
 
@@ -185,12 +188,14 @@ def hypernetwork(
     """
     import torch
 
-    from jeep.common.storage import unfinished, write_tensors
+    from jeep.common.storage import unfinished
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
+    from jeep.model.files import write_of
 
-    method = load_editor(editor, settings)
+    method, model = load_editor(editor, settings), checkpoint.load()
+    method.require_layers(model.depth)
     chosen = [fact for path in facts for fact in load_facts(path)[:limit]]
-    tensors, losses = method.train(checkpoint.load(), chosen, seed, checkpoint.token_budget, unfinished(out))
+    tensors, losses = method.train(model, chosen, seed, checkpoint.token_budget, unfinished(out))
     provenance = {"editor": editor, "settings": settings, "facts": len(chosen), "seed": seed}
-    write_tensors(out, {**tensors, "losses": torch.tensor(losses)}, provenance)
+    write_of(model, out, {**tensors, "losses": torch.tensor(losses)}, provenance)

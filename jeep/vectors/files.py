@@ -4,8 +4,9 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -13,9 +14,10 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import TargetSpec
-from jeep.common.storage import read_json, read_provenance, read_tensors, write_json, write_tensors
+from jeep.common.storage import read_json, read_provenance, read_tensors, write_json
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
+from jeep.model.files import read_of, write_of
 from jeep.model.progress import fingerprint
 from jeep.model.tokens import Request
 from jeep.vectors.targets import Target, optimize, report_unusable
@@ -58,11 +60,12 @@ def optimize_shard(
             failed += [target.case_id for target in batch if not target.finite]
             report_unusable(batch)
             if good:
-                _write(partial / f"{good[0].case_id}.safetensors".replace("/", "_"), good, marks, spec)
+                name = hashlib.sha256(good[0].case_id.encode()).hexdigest()[:16]
+                _write(model, partial / f"{name}.safetensors", good, marks, spec)
             done |= {target.case_id: target for target in good}
             progress.update(len(batch))
     ordered = [done[request.case_id] for request in requests if request.case_id in done]
-    _write(out, ordered, marks, spec, failed)
+    _write(model, out, ordered, marks, spec, failed)
     if seconds is not None:
         write_json(seconds, {"kept": sum(times[case_id] for case_id in kept), "of": times})
     shutil.rmtree(partial, ignore_errors=True)
@@ -88,12 +91,13 @@ def _kept(paths: Iterable[Path], marks: dict[str, str]) -> dict[str, Target]:
         except UserError:
             continue  # a file that is broken is made anew
         if any(marks.get(case_id) == mark for case_id, mark in known.items()):
-            found = read_targets([path])
+            found = _targets(*read_tensors(path))
             kept |= {case: target for case, target in found.items() if marks.get(case) == known.get(case, "")}
     return kept
 
 
 def _write(
+    model: EditableModel,
     path: Path,
     targets: Sequence[Target],
     marks: dict[str, str],
@@ -117,21 +121,35 @@ def _write(
         "spec": spec.model_dump(mode="json"),
         "marks": {target.case_id: marks[target.case_id] for target in targets},
     }
-    write_tensors(path, tensors, provenance)
+    write_of(model, path, tensors, provenance)
 
 
-def read_targets(paths: Iterable[Path]) -> dict[str, Target]:
-    """The target vectors of all shards, by case id."""
+def read_targets(
+    paths: Iterable[Path], model: EditableModel, spec: TargetSpec, facts: Sequence[Fact]
+) -> dict[str, Target]:
+    """The target vectors of all shards, by case id; of a fact whose optimisation did not stay finite there is none.
+
+    Raises UserError where they are of another model, of other settings, or where a fact is in none of the shards.
+    """
     targets: dict[str, Target] = {}
+    failed: set[str] = set()
     for path in paths:
-        tensors, provenance = read_tensors(path)
-        for row, case_id in enumerate(provenance["case_ids"]):
-            losses = [loss for loss in tensors["losses"][row].tolist() if not math.isnan(loss)]
-            targets[case_id] = Target(
-                case_id,
-                tensors["values"][row],
-                tensors["states"][row],
-                losses,
-                tensors["probabilities"][row, : len(losses)].tolist(),
-            )
+        tensors, provenance = read_of(model, path)
+        if provenance["spec"] != spec.model_dump(mode="json"):
+            raise UserError(f"{path}: target vectors of another method, or of other settings; delete it")
+        targets |= _targets(tensors, provenance)
+        failed.update(provenance["failed"])
+    lost = [fact.case_id for fact in facts if fact.case_id not in targets and fact.case_id not in failed]
+    if lost:
+        raise UserError(f"no target vectors of {len(lost)} facts, such as record {lost[0]}: is a shard missing?")
+    return targets
+
+
+def _targets(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, Any]) -> dict[str, Target]:
+    """The target vectors of a file."""
+    targets = {}
+    for row, case_id in enumerate(provenance["case_ids"]):
+        losses = [loss for loss in tensors["losses"][row].tolist() if not math.isnan(loss)]
+        probabilities = tensors["probabilities"][row, : len(losses)].tolist()
+        targets[case_id] = Target(case_id, tensors["values"][row], tensors["states"][row], losses, probabilities)
     return targets

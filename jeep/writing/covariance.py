@@ -16,10 +16,10 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import Sample, Where, place_name, place_of
-from jeep.common.storage import read_tensors, write_tensors
 from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches
 from jeep.model.editable import EditableModel
+from jeep.model.files import read_of, write_of
 from jeep.model.hooks import record_input
 from jeep.model.progress import Progress, fingerprint
 from jeep.model.tokens import encode
@@ -182,18 +182,11 @@ def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, An
     """Write E[k kᵀ] of each W_O to its own file, with what it is made of. Raises UserError where there was no text."""
     if not sums.tokens:
         raise UserError("the corpus has no text to estimate covariances from")
-    provenance = {"model": model.identity, "tokens": sums.tokens, "made_of": dict(made_of)}
+    provenance = {"tokens": sums.tokens, "made_of": dict(made_of)}
     for place in sums.products:
-        write_tensors(covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
+        write_of(model, covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
 
 
 def read_covariances(paths: Iterable[Path], model: EditableModel) -> dict[Where, Float[Tensor, "d_in d_in"]]:
     """What `write_covariances` wrote, by layer and sub-layer. Raises UserError where it is of another model."""
-    read = {path: read_tensors(path) for path in paths}
-    identity = model.identity if read else None
-    found: dict[Where, Tensor] = {}
-    for path, (tensors, provenance) in read.items():
-        if provenance.get("model") != identity:
-            raise UserError(f"{path}: a covariance of another model, or of this one before it changed; delete it")
-        found |= {place_of(name): matrix for name, matrix in tensors.items()}
-    return found
+    return {place_of(name): matrix for path in paths for name, matrix in read_of(model, path)[0].items()}

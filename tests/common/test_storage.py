@@ -10,7 +10,15 @@ import torch
 
 from jeep.common import provenance
 from jeep.common.errors import UserError
-from jeep.common.storage import atomic, read_json, read_tensors, write_json, write_jsonl, write_tensors
+from jeep.common.storage import (
+    atomic,
+    read_json,
+    read_jsonl,
+    read_tensors,
+    write_json,
+    write_jsonl,
+    write_tensors,
+)
 from jeep.data.fetch import fetch_file, fetch_model
 from jeep.data.sources import PathSource, UrlSource, WheelSource, parse_source
 
@@ -50,6 +58,43 @@ def test_a_truncated_tensor_file_is_one_line(tmp_path):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match="not a readable safetensors file"):
         read_tensors(path)
+
+
+LIST = '[{"a": 1}, {"a": 2}]'
+LINES = '{"a": 1}\n\n{"a": "x\\u2028y"}\n'
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_json_is_read_with_and_without_a_byte_order_mark(tmp_path, mark):
+    path = tmp_path / "a"
+    path.write_text(mark + LIST, encoding="utf-8")
+    assert read_json(path) == [{"a": 1}, {"a": 2}]
+    assert list(read_jsonl(path)) == [{"a": 1}, {"a": 2}], "a list that is called JSON lines"
+    path.write_text(mark + LINES, encoding="utf-8")
+    assert list(read_jsonl(path)) == [{"a": 1}, {"a": "x\u2028y"}]
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_jsonl(path))])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("Málaga".encode("latin-1"), "not UTF-8"),
+        (b"\xff\xfe{\x00", "not UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "the pointer of a file in git-lfs"),
+        (b"[" * 100_000, "JSON that is too deep"),
+        (b'{"a": ', "not valid JSON"),
+        (None, "a folder, where a file is due"),
+    ],
+)
+def test_a_file_that_is_no_json_says_what_it_is(tmp_path, read, content, complaint):
+    path = tmp_path / "a"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint) as error:
+        read(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

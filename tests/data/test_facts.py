@@ -1,12 +1,16 @@
 """Readers and what they say of bad records and bad files."""
 
 import json
+import re
 
 import pytest
 from conftest import DATA
 
+from jeep.__main__ import main
 from jeep.common.errors import UserError
-from jeep.data.facts import Fact, InvalidFact, load_facts, read_facts
+from jeep.common.storage import read_jsonl
+from jeep.data.facts import Fact, InvalidFact, load_facts
+from jeep.data.formats import read_facts
 from jeep.model.selection import select
 
 COUNTERFACT = {
@@ -148,6 +152,10 @@ def test_what_joins_is_the_records_or_the_data_sets(tmp_path, byte_level):
     ("change", "reason"),
     [
         ({"joiner": 1}, "joiner is no text: 1"),
+        (
+            {"requested_rewrite": COUNTERFACT["requested_rewrite"] | {"target_new": {"str": " France"}}},
+            "the new answer is the true one: ' France'",
+        ),
         ({"paraphrase_prompts": ["<s> Where is Paris? In"]}, "the special token <s> is written in"),
     ],
 )
@@ -214,9 +222,66 @@ def test_on_invalid_skip_lists_the_record_with_its_reason(tmp_path, byte_level):
     ]
 
 
-def test_too_few_usable_facts_is_an_error(tmp_path, byte_level):
-    with pytest.raises(UserError, match="1 usable facts, 2 are needed"):
-        select(write(tmp_path, [GOOD], "f.jsonl"), "jsonl", "counterfact", byte_level, 2, "skip")
+def test_too_few_usable_facts_are_an_error_behind_the_list_of_the_others(tmp_path, byte_level, capsys):
+    byte_level.save_pretrained(tmp_path / "model")
+    path = write(tmp_path, [GOOD, GOOD | {"case_id": "bad", "subject": " "}], "f.jsonl")
+    command = ["facts", "--input", str(path), "--format", "jsonl", "--metrics", "counterfact", "--limit", "2"]
+    command += [
+        "--model",
+        str(tmp_path / "model"),
+        "--on-invalid",
+        "skip",
+        "--skipped",
+        str(tmp_path / "skipped.jsonl"),
+    ]
+    assert main([*command, "--out", str(tmp_path / "out.jsonl")]) == 2
+    complaint = "1 usable facts, 2 are needed (1 skipped, such as record bad: empty subject)"
+    assert complaint in capsys.readouterr().err
+    assert list(read_jsonl(tmp_path / "skipped.jsonl")) == [{"case_id": "bad", "reason": "empty subject"}]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_facts_that_contradict_one_another_are_named(tmp_path, byte_level, caplog):
+    byte_level.save_pretrained(tmp_path / "model")
+    path = write(tmp_path, [GOOD, GOOD | {"case_id": "other", "target_new": "Peru"}], "f.jsonl")
+    command = ["facts", "--input", str(path), "--format", "jsonl", "--metrics", "counterfact"]
+    command += ["--model", str(tmp_path / "model"), "--skipped", str(tmp_path / "s"), "--out", str(tmp_path / "o")]
+    assert main(command) == 0
+    assert f"record other: contradicted by record {GOOD['case_id']}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"target_new": None}, "target_new is null"),
+        ({"target_new": 42}, "target_new is no text: 42"),
+        ({"target_new": ["France"]}, "target_new is no text: \\['France'\\]"),
+        ({"subject": 1}, "subject is no text: 1"),
+        ({"paraphrases": "Where is Paris? In"}, "paraphrases is no list: 'Where is Paris\\? In'"),
+        ({"paraphrases": [None]}, "paraphrases is null"),
+        ({"unrelated": {"prompt": "x", "answer": "y"}}, "unrelated is no list"),
+        ({"unrelated": ["x"]}, "unrelated holds no prompt and answer: 'x'"),
+        ({"unrelated": [{"prompt": "x"}]}, "missing field 'answer'"),
+        ({"unrelated": [{"prompt": "x", "answer": 3}]}, "answer of unrelated is no text: 3"),
+        ({"paraphrase": []}, "unknown field 'paraphrase' \\(known: subject,"),
+        ({"subject": "\ud800"}, "subject holds half a character"),
+        ({"joiner": 1}, "joiner is no text: 1"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, change, reason):
+    fact = only(tmp_path, GOOD | change, "jsonl")
+    assert isinstance(fact, InvalidFact)
+    assert re.match(reason, fact.reason), fact.reason
+
+
+def test_zsres_answers_may_be_one_text(tmp_path):
+    assert only(tmp_path, ZSRE | {"answers": "France"}, "zsre").target_new == "France"
+
+
+@pytest.mark.parametrize("content", ["text", 3, None])
+def test_what_is_no_object_is_named(tmp_path, content):
+    fact = only(tmp_path, content, "jsonl")
+    assert fact.reason == f"not an object: {content!r}"
 
 
 def test_the_first_facts_are_taken(tmp_path, byte_level):
@@ -240,7 +305,7 @@ FOUND = {
             "7": "empty target_new",
             "8": "missing field 'paraphrase_prompts'",
             "0": "its case id occurs twice",
-            "10": "not a record of format 'counterfact'",
+            "10": "not an object: 'not a record'",
         },
     ),
     "zsre.json": (
@@ -262,7 +327,7 @@ FOUND = {
             "7": "the prompt needs one {} for the subject",
             "8": "the prompt needs one {} for the subject",
             "9": "no target_true",
-            "10": "unexpected keyword argument 'paraphrase'",
+            "10": "unknown field 'paraphrase'",
             "11": "missing field 'answer'",
             "a": "its case id occurs twice",
         },

@@ -7,7 +7,8 @@ import pytest
 from conftest import DATA, SHARED
 
 from jeep.common.errors import UserError
-from jeep.data.facts import Fact, InvalidFact, read_facts
+from jeep.data.facts import Fact, InvalidFact
+from jeep.data.formats import read_facts
 from jeep.measure.evaluate import score
 from jeep.model.tokens import encode, encode_pair, encode_word, first_tokens, locate, locate_subject
 

@@ -9,8 +9,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from jeep.common.errors import UserError
-from jeep.common.storage import write_json, write_tensors
+from jeep.common.storage import write_json
 from jeep.data.facts import Fact, Question
+from jeep.model.files import write_of
 from jeep.report.case_study import begins_with, choose, generate, study, write_study
 from jeep.report.comparison import write_comparison
 from jeep.report.costs import write_costs
@@ -74,7 +75,7 @@ def test_answers_are_the_models_own_greedy_ones(trained, tmp_path):
     weight = model.network.get_parameter(name)
     before = weight.clone()
     for method, factor in (("nothing", 0.0), ("broken", -1.0)):
-        write_tensors(tmp_path / f"{method}.safetensors", {name: factor * before})
+        write_of(model, tmp_path / f"{method}.safetensors", {name: factor * before}, {})
     deltas = {method: tmp_path / f"{method}.safetensors" for method in ("nothing", "broken")}
     table = study(model, known, deltas)
     assert weight.equal(before)

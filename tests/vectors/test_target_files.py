@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from jeep.common.errors import UserError
 from jeep.common.settings import Optimization, Site, TargetSpec
 from jeep.common.storage import read_json
 from jeep.model.editable import EditableModel
@@ -19,7 +20,7 @@ SPEC = TargetSpec(sites=(SITE,), optimization=Optimization(steps=3))
 
 def run(trained, facts, prefixes, out, spec=SPEC):
     optimize_shard(trained, facts, prefixes, spec, 40, out, out.with_suffix(".json"))
-    return read_targets([out])
+    return read_targets([out], trained, spec, facts)
 
 
 @pytest.fixture
@@ -53,6 +54,28 @@ def test_a_killed_shard_goes_on_from_its_finished_batches(interrupted, trained, 
     assert all(torch.equal(resumed[case].values, whole[case].values) for case in whole)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["0.safetensors", "whole.safetensors"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_vectors_are_read_for_what_they_were_made_for(trained, facts, prefixes, tmp_path):
+    out = tmp_path / "0.safetensors"
+    found = run(trained, facts[:3], prefixes, out)
+    assert list(found) == [fact.case_id for fact in facts[:3]]
+    with pytest.raises(UserError, match=f"no target vectors of 1 facts, such as record {facts[3].case_id}"):
+        read_targets([out], trained, SPEC, facts[:4])
+    other = TargetSpec(sites=(SITE,), optimization=Optimization(steps=4))
+    with pytest.raises(UserError, match=r"0\.safetensors: target vectors of another method, or of other settings"):
+        read_targets([out], trained, other, facts[:3])
+    name = trained.parameter_name(0)
+    with trained.scratch([name]):
+        trained.add_({name: torch.full_like(trained.network.get_parameter(name), 1e-3)})
+        with pytest.raises(UserError, match="made with another model"):
+            read_targets([out], trained, SPEC, facts[:3])
+
+
+def test_case_ids_need_be_no_file_names(trained, facts, prefixes, tmp_path):
+    named = [replace(fact, case_id=name) for fact, name in zip(facts, ["../a", "b/c", "d" * 300], strict=False)]
+    assert list(run(trained, named, prefixes, tmp_path / "0.safetensors")) == [fact.case_id for fact in named]
+    assert [path.name for path in tmp_path.iterdir()] != []
 
 
 def test_more_facts_take_only_their_own_time(trained, facts, prefixes, tmp_path, monkeypatch):

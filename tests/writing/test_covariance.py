@@ -52,7 +52,7 @@ def test_it_is_of_the_checkpoint_in_whatever_precision_it_was_collected(trained,
     with trained.scratch([norm]):
         trained.network.get_parameter(norm).data *= 1.5
         trained.save(tmp_path / "changed")
-    with pytest.raises(UserError, match="a covariance of another model"):
+    with pytest.raises(UserError, match="made with another model"):
         read_covariances(paths, load_model(tmp_path / "changed", "float32", "cpu"))
 
 
@@ -62,7 +62,7 @@ def test_a_covariance_of_another_model_is_one_line(trained, sample, tmp_path):
     name = trained.parameter_name(0)
     with trained.scratch([name]):
         trained.add_({name: torch.full_like(trained.network.get_parameter(name), 1e-3)})
-        with pytest.raises(UserError, match=r"1\.mlp\.safetensors: a covariance of another model"):
+        with pytest.raises(UserError, match=r"1\.mlp\.safetensors: made with another model"):
             read_covariances([folder / "1.mlp.safetensors"], trained)
 
 
