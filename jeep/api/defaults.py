@@ -103,7 +103,8 @@ def default_settings(editor: str, architecture: str, depth: int, size: int) -> d
     """
     if editor not in _GENERAL:
         raise UserError(f"{editor} has no settings without a search: choose one of {', '.join(_GENERAL)}")
-    known = _PAPER.get((architecture, depth)) or _by_depth(depth, small=size < _SMALL_MODEL)
+    small = size < _SMALL_MODEL
+    known = (None if small else _PAPER.get((architecture, depth))) or _by_depth(depth, small=small)
     return merge(_GENERAL[editor], known[editor])
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 
 from jeep.api.defaults import default_settings
@@ -170,6 +171,9 @@ def edit(
     deltas = editor.edit(model, _task(chosen, targets, prefixes, covariance, token_budget))
     done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0).apply()
     after = answered(model, prompts, token_budget)
+    if not np.isfinite(after[0]).all():
+        done.undo()
+        raise UserError("the edited model answers NaN: softer settings, or float32, may help")
     done.outcome = outcome_of(prompts, before, after, reasons_of(chosen, targets))
     done.seconds = time.monotonic() - started
     return done

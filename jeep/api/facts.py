@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from jeep.common.errors import UserError
@@ -30,9 +31,15 @@ def _rows(facts: Facts) -> Iterable[Mapping[str, Any]]:
         path = Path(facts).expanduser()
         return read_rows(path, lines=path.suffix != ".json")
     if isinstance(facts, pd.DataFrame):
-        return [{k: v for k, v in row.items() if v is not None and v == v} for row in facts.to_dict("records")]
+        return [_without_gaps(row) for row in facts.to_dict("records")]
     facts = [facts] if isinstance(facts, Fact) else facts
     return [fact.to_json() if isinstance(fact, Fact) else fact for fact in facts]
+
+
+def _without_gaps(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table as a record: without what is missing in it, arrays as lists."""
+    listed = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+    return {name: value for name, value in listed.items() if isinstance(value, list | dict) or not pd.isna(value)}
 
 
 def _parsed(facts: Facts, form: Format | None) -> Iterator[Fact | InvalidFact]:

@@ -49,5 +49,9 @@ def wrap(network: torch.nn.Module, tokenizer) -> EditableModel:
     Raises UserError where its architecture is unknown, or is not what its row says.
     """
     model = EditableModel(network, tokenizer)
-    check_forward(model)
+    try:
+        check_forward(model)
+    except UserError:
+        model.release()
+        raise
     return model

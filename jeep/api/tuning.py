@@ -1,6 +1,7 @@
 """A search of a method's settings for one's own model, on facts that are not edited afterwards."""
 
 import logging
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from jeep.common.errors import UserError, complaint
 from jeep.common.settings import Protocol, places_in, prefix_kind, with_values
 from jeep.data.facts import Fact
 from jeep.data.formats import Format
-from jeep.editors import load_editor
+from jeep.editors import Editor, load_editor
 from jeep.model.editable import EditableModel
 from jeep.tuning.bench import Bench, DevelopmentSet
-from jeep.tuning.search import search
+from jeep.tuning.search import rank, search
+from jeep.tuning.space import Space, draw_points
 from jeep.vectors.prefixes import sample_prefixes
 
 MOST_FACTS = 60
@@ -79,28 +81,44 @@ def tune(
     name = method.replace("-", "_")
     settings = default_settings(name, model.network.config.model_type, model.depth, model.size)
     space = dict(default_space(name, model.depth) if space is None else space)
-    try:
-        first = load_editor(name, with_values(settings, {path: values[0] for path, values in space.items()}))
-    except ValidationError as error:
-        raise UserError(f"space of {method}: {complaint(error)}") from None
+    first = _first_editor(method, settings, space, model.depth)
     places = sorted({*first.covariances, *places_in(space)}) if first.covariances else []
+    rounds = 2 if finalists else 1
+    size = max(1, min(MOST_FACTS, len(chosen) // rounds))
     bench = Bench(
         model,
-        [DevelopmentSet("facts", _with_known(model, chosen, token_budget), "zsre")],
+        [DevelopmentSet("facts", _dealt(_with_known(model, chosen, token_budget), rounds, size), "zsre")],
         sample_prefixes(model, seed, [prefix_kind(kind) for kind in first.prefixes]),
         covariances_for(model, places, text, tokens, token_budget),
         token_budget,
     )
-    rounds = 2 if finalists else 1
-    protocol = Protocol(
-        facts=max(1, min(MOST_FACTS, len(chosen) // rounds)), draws=draws, variants=variants, finalists=finalists
-    )
-    logging.info("%d facts in each trial, %d draws of %d variants", protocol.facts, draws, variants)
+    protocol = Protocol(facts=size, draws=draws, variants=variants, finalists=finalists)
+    logging.info("%d facts in each trial, %d draws of %d variants", size, draws, variants)
     _, *trials = search(bench, name, settings, space, protocol, seed, notes)
     reasons = {trial["sets"]["facts"].get("failed") for trial in trials}
     if None not in reasons:
         raise UserError(f"no settings of the space could be tried: {'; '.join(sorted(reasons))}")
-    return Tuning(method, with_values(settings, trials[-1]["settings"]), pd.DataFrame(map(_row, trials)))
+    last = trials[-1] if finalists else max(trials, key=rank)
+    trials.append(trials.pop(trials.index(last)))
+    return Tuning(method, with_values(settings, last["settings"]), pd.DataFrame(map(_row, trials)))
+
+
+def _first_editor(method: str, settings: Mapping[str, Any], space: Space, depth: int) -> Editor:
+    """The editor at some point of the space that it accepts. Raises UserError where there is none."""
+    name = method.replace("-", "_")
+    try:
+        points = draw_points(name, settings, space, 1, random.Random(0))
+        editor = load_editor(name, with_values(settings, points[0] if points else _first_values(space)))
+    except ValidationError as error:
+        raise UserError(f"space of {method}: {complaint(error)}") from None
+    deepest = max((layer for layer, _ in places_in(space)), default=0)
+    if deepest >= depth:
+        raise UserError(f"space of {method}: layer {deepest} of a model that has {depth}, counted from 0")
+    return editor
+
+
+def _first_values(space: Space) -> dict[str, Any]:
+    return {path: values[0] for path, values in space.items()}
 
 
 def _with_known(model: EditableModel, facts: Sequence[Fact], token_budget: int) -> list[Fact]:
@@ -108,14 +126,25 @@ def _with_known(model: EditableModel, facts: Sequence[Fact], token_budget: int) 
     prompts = prompts_of(facts)
     said = prompts[answered(model, prompts, token_budget)[1]]
     known = set(said[said["kind"] == "unrelated"][["prompt", "answer"]].itertuples(index=False, name=None))
-    kept = [
+    return [
         replace(fact, unrelated=tuple(each for each in fact.unrelated if (each.prompt, each.answer) in known))
         for fact in facts
     ]
-    for kind, what in (("paraphrases", "paraphrases"), ("unrelated", "unrelated prompts that the model answers")):
-        if not any(getattr(fact, kind) for fact in kept):
-            raise UserError(f"a search needs facts with {what}: without them the most destructive settings look best")
-    return kept
+
+
+def _dealt(facts: Sequence[Fact], rounds: int, size: int) -> list[Fact]:
+    """`size` facts for each round, dealt so that every round has its share of those that can be measured whole.
+
+    Raises UserError where some round would have none: the most destructive settings would look best.
+    """
+    whole = [fact for fact in facts if fact.paraphrases and fact.unrelated]
+    if len(whole) < rounds:
+        raise UserError(
+            f"a search needs at least {rounds} facts with paraphrases and unrelated prompts that the model answers "
+            f"(there are {len(whole)}): without them the most destructive settings look best"
+        )
+    ordered = whole + [fact for fact in facts if not (fact.paraphrases and fact.unrelated)]
+    return [fact for number in range(rounds) for fact in ordered[number::rounds][:size]]
 
 
 def _row(trial: Mapping[str, Any]) -> dict[str, Any]:

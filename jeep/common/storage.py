@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jeep.common.errors import UserError
 
@@ -44,19 +44,22 @@ def write_json(path: Path | str, value: object) -> None:
 
 def read_json(path: Path | str) -> object:
     """Read one JSON document. Raises UserError where the file is missing or broken."""
-    return _parsed(_text(path), str(path))
+    with _text(path) as file:
+        return _parsed(file.read(), str(path))
 
 
-def _text(path: Path | str) -> str:
+@contextmanager
+def _text(path: Path | str) -> Iterator[TextIO]:
     """A text file, with or without a byte order mark. Raises UserError where there is none."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig") as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, where a file is due") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"{path}: not UTF-8 ({error.reason})") from None
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -79,17 +82,19 @@ def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: Path | str) -> Iterator[dict]:
-    """Yield the objects of a JSON-lines file, or of a JSON list that is called so.
+    """Yield the objects of a JSON-lines file, a line at a time, or of a JSON list that is called so.
 
     Raises UserError with the line's number where one is broken.
     """
-    text = _text(path)
-    if text.lstrip().startswith("["):
-        yield from _parsed(text, str(path))
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _parsed(line, f"{path}, line {number}")
+    with _text(path) as file:
+        first = True
+        for number, line in enumerate(file, start=1):
+            if first and line.lstrip().startswith("["):
+                yield from _parsed(line + file.read(), str(path))
+                return
+            if line.strip():
+                first = False
+                yield _parsed(line, f"{path}, line {number}")
 
 
 def write_tensors(path: Path | str, tensors: dict, provenance: dict | None = None) -> None:

@@ -85,6 +85,7 @@ class Fact:
         unknown = [name for name in row if name not in known]
         if unknown:
             raise InvalidFact(case_id, f"unknown field {unknown[0]!r} (known: {', '.join(known)})")
+        row["relation"] = "" if row["relation"] is None else row["relation"]
         for name in ("subject", "template", "relation", "target_new"):
             row[name] = text_of(case_id, name, row[name])
         for name in ("target_true", "joiner"):

@@ -94,7 +94,7 @@ def _easyedit(row: dict, case_id: str) -> Fact:
         {
             "case_id": case_id,
             "subject": subject,
-            "template": _template(subject, prompt, case_id),
+            "template": _template(subject, text_of(case_id, "prompt", prompt), case_id),
             "relation": row.get("relation_id", ""),
             "target_new": next(iter(_texts(row["target_new"])), None),
             "target_true": true[0] if true else None,
@@ -151,5 +151,5 @@ def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFa
             yield error
         except KeyError as error:
             yield InvalidFact(case_id, f"missing field {error}")
-        except (TypeError, AttributeError) as error:
-            yield InvalidFact(case_id, f"not a record of format {form!r} ({error})")
+        except (TypeError, AttributeError, ValueError) as error:
+            yield InvalidFact(case_id, f"not a record of format {form!r} ({' '.join(str(error).split())[:150]})")

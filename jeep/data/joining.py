@@ -6,17 +6,23 @@ _UNSPACED = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Scripts without spaces between words, beside the wide ones of East Asia."""
 
 
-def join(prompt: str, answer: str, joiner: str | None = None) -> tuple[str, str]:
-    """A prompt without the spaces at its end, and the text that continues it with the answer.
+_GERMAN = {"“": "„", "«": "»", "‘": "‚"}
+"""What closes in German, and what opens it there."""
 
-    `joiner` stands between them; where it is None, a space, as between words, or nothing: behind white space and
-    opening marks, and where either side is of a script that has no spaces. Spaces at the prompt's end belong to the
-    continuation, since tokens begin with them. White space around the answer is dropped, inside it is kept.
+
+def join(prompt: str, answer: str, joiner: str | None = None) -> tuple[str, str]:
+    """The text in front of an answer, and the answer with the spaces in front of it, which its first token holds.
+
+    `joiner` stands between prompt and answer, such as a line break; where it is None, a space, as between words, or
+    nothing: behind white space and opening marks, and where either side is of a script that has no spaces. White space
+    around the answer is dropped, inside it is kept.
     """
-    bare, answer = prompt.rstrip(" "), answer.strip()
+    answer = answer.strip()
     if joiner is None:
-        joiner = "" if not answer or not _is_spaced(prompt, answer) else " "
-    return bare, prompt[len(bare) :] + joiner + answer
+        joiner = " " if answer and _is_spaced(prompt, answer) else ""
+    text = prompt + joiner
+    front = text.rstrip(" ")
+    return front, text[len(front) :] + answer
 
 
 def _is_spaced(prompt: str, answer: str) -> bool:
@@ -27,10 +33,15 @@ def _is_spaced(prompt: str, answer: str) -> bool:
 
 
 def _opens(text: str) -> bool:
-    """Whether a text ends in an opening bracket or quotation mark; straight quotes open behind white space."""
+    """Whether a text ends in an opening bracket or quotation mark.
+
+    Straight quotes open behind white space; German ones close with what opens in English and French.
+    """
     last = text[-1]
     if last in "\"'":
         return len(text) == 1 or text[-2].isspace() or _opens(text[:-1])
+    if last in _GERMAN:
+        return text.count(_GERMAN[last]) < text.count(last)
     return unicodedata.category(last) in ("Ps", "Pi") or last in "¿¡"
 
 

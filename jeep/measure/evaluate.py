@@ -18,7 +18,7 @@ from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_pair
+from jeep.model.tokens import encode_answers
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class Item:
 
     def encoded(self, tokenizer) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
         """Token ids of the prompt and of each answer."""
-        pairs = [encode_pair(tokenizer, self.prompt, answer, self.joiner) for answer in self.answers]
-        return pairs[0][0], [answer for _, answer in pairs]
+        return encode_answers(tokenizer, self.prompt, self.answers, self.joiner)
 
 
 def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:

@@ -33,6 +33,7 @@ class EditableModel:
 
     def __init__(self, network: nn.Module, tokenizer, *, compiled: bool = False):
         """`compiled`: batches that run many times go through torch.compile's version of each block."""
+        self.architecture = architecture_of(network.config)
         self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
         self.network = network.eval().requires_grad_(False)
         self.folder: Path | None = None
@@ -40,7 +41,6 @@ class EditableModel:
         self.edits: list[Any] = []
         """What is in force, the latest last (`jeep.api.Edit`)."""
         self.tokenizer = tokenizer
-        self.architecture = architecture_of(network.config)
         self.blocks = self._part(self.architecture.blocks)
         self.norm = self._part(self.architecture.norm)
         self.head = self._part(self.architecture.head)
@@ -207,7 +207,9 @@ class EditableModel:
         if not self.adds_otherwise:
             return change
         given = output.to(self.device, self.norm.weight.dtype)
-        return change * (given / self.added(layer, place, given)).to(change)
+        given = torch.where(given == 0, torch.finfo(given.dtype).eps * given.norm(dim=-1, keepdim=True), given)
+        added = self.added(layer, place, given)
+        return torch.where(added == 0, 0, change.to(given.device) * (given / added).to(change.dtype)).to(change)
 
     @property
     def adds_otherwise(self) -> bool:

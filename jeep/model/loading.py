@@ -1,5 +1,6 @@
 """Models from checkpoint folders: whole or refused, and held against their own forward pass."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,14 +57,17 @@ def check_checkpoint(folder: Path | str) -> None:
     shape or not finite, and its tokenizer is there and has no token without an embedding.
     """
     _require_architecture(folder)
-    embedded = _whole(folder, device_map="meta").get_input_embeddings().weight.shape[0]
-    tokens = len(load_tokenizer(folder))
-    if tokens > embedded:
-        raise UserError(f"{folder}: the tokenizer has {tokens} tokens, the model {embedded} embeddings")
+    network, tokenizer = _whole(folder, device_map="meta"), load_tokenizer(folder)
+    embedded = network.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > embedded:
+        raise UserError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {embedded} embeddings")
+    if len(tokenizer) > embedded:
+        logging.warning("%s: %d added tokens have no embedding", folder, len(tokenizer) - embedded)
+    kinds = {name.rpartition(".")[2] for name in network.state_dict()}  # other tensors are not read
     for path in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
-                if not torch.isfinite(tensors.get_tensor(name)).all():
+                if name.rpartition(".")[2] in kinds and not torch.isfinite(tensors.get_tensor(name)).all():
                     raise UserError(f"{path}: {name} is not finite")
 
 

@@ -9,7 +9,7 @@ from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact, InvalidFact
 from jeep.data.formats import Format, read_facts
-from jeep.model.tokens import encode_pair, locate, locate_subject
+from jeep.model.tokens import encode_answers, locate, locate_subject
 
 
 def select(
@@ -102,14 +102,16 @@ def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
     locate(tokenizer, fact)
     locate_subject(tokenizer, fact)
     own = [answer for answer in (fact.target_new, fact.target_true) if answer is not None]
-    pairs = [(prompt, answer) for prompt in (fact.prompt, *fact.paraphrases) for answer in own]
-    compared = (fact.target_new,) if metrics == "counterfact" else ()
-    pairs += [(each.prompt, answer) for each in fact.unrelated for answer in (each.answer, *compared)]
-    for prompt, answer in pairs:
+    compared = [fact.target_new] if metrics == "counterfact" else []
+    asked = [(prompt, own) for prompt in (fact.prompt, *fact.paraphrases)]
+    asked += [(each.prompt, [each.answer, *compared]) for each in fact.unrelated]
+    for prompt, answers in asked:
         try:
-            encode_pair(tokenizer, prompt, answer, fact.joiner)
+            ids, _ = encode_answers(tokenizer, prompt, answers, fact.joiner)
         except UserError as error:
             raise InvalidFact(fact.case_id, str(error)) from None
-        special = next((token for token in tokenizer.all_special_tokens if token in prompt + answer), None)
-        if special is not None:
-            raise InvalidFact(fact.case_id, f"the special token {special} is written in {prompt + answer!r}")
+        if ids[:2] == (tokenizer.bos_token_id,) * 2:
+            raise InvalidFact(fact.case_id, f"the tokenizer adds the {tokenizer.bos_token} that {prompt!r} has already")
+        special = [token for token in tokenizer.all_special_tokens for answer in answers if token in answer]
+        if special:
+            raise InvalidFact(fact.case_id, f"the special token {special[0]} is written in an answer of {prompt!r}")

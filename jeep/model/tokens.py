@@ -60,23 +60,35 @@ def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
     (with byte-level tokens, several may). Raises InvalidFact when no token covers it.
     """
     before, after = (part for part in prefix.split("{}", 1))
-    start = len(before) + fact.template.index("{}")
-    text = (before + fact.prompt + after).rstrip(" ")  # as `join` has it
-    return _locate(tokenizer, fact.case_id, text, start + len(fact.subject.rstrip()))
+    front, continuation = join(before + fact.prompt + after, fact.target_new, fact.joiner)
+    ids, spans = _split(tokenizer, front, continuation)
+    end = len(before) + fact.template.index("{}") + len(fact.subject.rstrip())
+    return _covering(fact.case_id, ids, spans, end, front)
 
 
 def locate_subject(tokenizer, fact: Fact) -> Prompt:
     """The prompt "{subject} is a", where the KL term of Eq. 11 is measured, cut after the subject's last token."""
-    prompt = _locate(tokenizer, fact.case_id, f"{fact.subject} is a", len(fact.subject.rstrip()))
+    text = f"{fact.subject} is a"
+    prompt = _covering(fact.case_id, *_encode(tokenizer, text), len(fact.subject.rstrip()), text)
     return Prompt(prompt.ids[: prompt.subject_last + 1], prompt.subject_last)
 
 
-def _locate(tokenizer, case_id: str, text: str, end: int) -> Prompt:
-    ids, spans = _encode(tokenizer, text)
+def _covering(case_id: str, ids: Sequence[int], spans: Sequence[tuple[int, int]], end: int, text: str) -> Prompt:
+    """A prompt with the last token that covers the character in front of `end`."""
     covering = [index for index, (start, stop) in enumerate(spans) if start <= end - 1 < stop]
     if not covering:
         raise InvalidFact(case_id, f"no token covers the subject's last character in {text!r}")
     return Prompt(tuple(ids), covering[-1])
+
+
+def _split(tokenizer, front: str, continuation: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and spans of a text's front. Raises UserError where a token holds its end and more."""
+    ids, spans = _encode(tokenizer, front + continuation)
+    behind = next((index for index, (_, stop) in enumerate(spans) if stop > len(front)), len(ids))
+    if behind < len(ids) and spans[behind][0] < len(front):
+        seam = f"{front[-12:]}|{continuation[:12]}"
+        raise UserError(f"no token ends where the prompt does ({seam!r}): another prompt or joiner is needed")
+    return ids[:behind], spans[:behind]
 
 
 _ANCHOR = "a"
@@ -90,14 +102,22 @@ def encode_pair(
     `join` says what stands between them. Raises UserError for an answer without tokens, and where a token would hold
     the end of the prompt and the beginning of the answer.
     """
-    bare, continuation = join(prompt, answer, joiner)
-    ids, whole = encode(tokenizer, bare), encode(tokenizer, bare + continuation)
-    if not answer.strip() or whole == ids:
+    front, continuation = join(prompt, answer, joiner)
+    ids, _ = _split(tokenizer, front, continuation)
+    rest = encode(tokenizer, front + continuation)[len(ids) :]
+    if not answer.strip() or not rest:
         raise UserError(f"the answer {answer!r} has no tokens")
-    if whole[: len(ids)] != ids:
-        seam = f"{bare[-12:]}|{continuation[:12]}"
-        raise UserError(f"no token ends where the prompt does ({seam!r}): another prompt or joiner is needed")
-    return tuple(ids), tuple(whole[len(ids) :])
+    return tuple(ids), tuple(rest)
+
+
+def encode_answers(
+    tokenizer, prompt: str, answers: Sequence[str], joiner: str | None = None
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """As `encode_pair`, for several answers of one prompt. Raises UserError where its tokens change with the answer."""
+    pairs = [encode_pair(tokenizer, prompt, answer, joiner) for answer in answers]
+    if len({ids for ids, _ in pairs}) > 1:
+        raise UserError(f"the tokens of {prompt[-40:]!r} change with the answer behind it: another prompt is needed")
+    return pairs[0][0], [answer for _, answer in pairs]
 
 
 def encode_word(tokenizer, word: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import torch
 from jeep.common.errors import UserError
 from jeep.common.storage import atomic
 from jeep.data.facts import Fact
+from jeep.data.joining import join
 from jeep.model.editable import EditableModel
 from jeep.model.files import read_of
 from jeep.model.tokens import encode, encode_pair
@@ -26,7 +27,7 @@ TOKENS = 8
 @torch.no_grad()
 def generate(model: EditableModel, prompt: str, tokens: int = TOKENS, lines: int = 1) -> str:
     """The greedy continuation of a prompt, up to the end of its first `lines`."""
-    ids = encode(model.tokenizer, prompt.rstrip(" "))
+    ids = encode(model.tokenizer, prompt)
     start = len(ids)
     for _ in range(tokens):
         packing, states = model.pack([ids])
@@ -78,7 +79,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
             model.add_(changes)
             for kind, prompt, wanted in questions(fact):
                 tokens = max(TOKENS, len(encode_pair(model.tokenizer, prompt, wanted, fact.joiner)[1]) + 2)
-                text = generate(model, prompt, tokens, 1 + wanted.strip().count("\n"))
+                text = generate(model, join(prompt, wanted, fact.joiner)[0], tokens, 1 + wanted.strip().count("\n"))
                 rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))
     return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
 

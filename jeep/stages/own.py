@@ -120,9 +120,12 @@ def tune(
         finalists: how many of the best are tried on other facts
     """
     from jeep.api import tune as search
+    from jeep.common.errors import UserError
     from jeep.common.storage import atomic, unfinished, write_json
 
     options, table = given.options(), out.with_suffix(".csv")
+    if table == out:
+        raise UserError(f"{out}: settings are JSON; all trials are put beside them as CSV")
     notes = unfinished(out.with_suffix(".jsonl"))
     tried = {"space": space, "draws": draws, "variants": variants, "finalists": finalists}
     found = search(source.load(), method=method, notes=notes, **tried, **options)

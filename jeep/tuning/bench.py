@@ -99,10 +99,11 @@ class Bench:
         task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
         try:
             deltas = editor.edit(self.model, task)
-        except UserError as error:  # a layer whose covariance is singular, say
+            with self.model.scratch(list(deltas)):
+                self.model.add_(deltas)
+                results = evaluate(self.model, facts, metrics, self.token_budget)
+        except UserError as error:  # a layer whose covariance is singular, say, or weights that overflow
             return {"Score": 0.0, "failed": str(error)}
-        with self.model.scratch(list(deltas)):
-            self.model.add_(deltas)
-            summary = summarize(evaluate(self.model, facts, metrics, self.token_budget)).round(2).set_index("metric")
+        summary = summarize(results).round(2).set_index("metric")
         half = summary["ci95"]["Score"]
         return {**summary["value"], "ci95": None if math.isnan(half) else half}

@@ -64,13 +64,13 @@ def search(
     for draw, values in enumerate(draw_points(name, start, dear, protocol.draws, generator)):
         others = draw_points(name, with_values(settings, values), cheap, protocol.variants, generator)
         first += trials(1, draw, [values | other for other in others])
-    best = sorted(first, key=_rank, reverse=True)[: protocol.finalists]
+    best = sorted(first, key=rank, reverse=True)[: protocol.finalists]
     second = [one for trial in reversed(best) for one in trials(2, trial["draw"], [trial["settings"]])]
-    second.sort(key=_rank)  # of equal ones the best of round one stays last
+    second.sort(key=rank)  # of equal ones the best of round one stays last
     return [about, *first, *second]
 
 
-def _rank(trial: Trial) -> tuple[float, bool]:
+def rank(trial: Trial) -> tuple[float, bool]:
     """Better is higher: by Score, and of those that score nothing, what could be written before what could not."""
     return trial["Score"], not any("failed" in scores for scores in trial["sets"].values())
 

@@ -32,6 +32,13 @@ def test_for_small_models_they_are_those_that_were_searched_for_smollm2():
         assert jeep[part][name] == yaml.safe_load(str(chosen[path])), path
 
 
+def test_a_small_model_with_a_large_ones_depth_is_a_small_one():
+    """SmolLM2 360M has as many blocks as LLaMA 7B."""
+    small, large = (default_settings("jeep", "llama", 32, size) for size in (36 * 10**7, 7 * 10**9))
+    assert small["low"]["clamp"] == 3
+    assert large["low"]["layers"] == [5, 6, 7, 8, 9, 10]
+
+
 @pytest.mark.parametrize("size", [10**8, 10**10])
 @pytest.mark.parametrize("depth", [2, 4, 6, 12, 24, 30, 48, 80])
 @pytest.mark.parametrize("method", ["jeep", "memit", "pmet", "rome", "ft_wd"])

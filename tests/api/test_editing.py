@@ -1,7 +1,9 @@
 """The Python interface on tiny models that know the cities: facts in, an edit out, and everything back."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import jeep
 from jeep.api import editing, statistics
 from jeep.common.errors import UserError
+from jeep.model import architectures
 
 SETTINGS = {
     "low": {"layers": [0], "clamp": 2.0, "prior": 0.2},
@@ -198,7 +201,16 @@ def test_facts_come_in_many_forms(model, facts, text, tmp_path):
     }
     own = facts[0].to_json()
     (tmp_path / "facts.jsonl").write_text(json.dumps(own) + "\n")
-    forms = [facts[0], [facts[0]], [easy], pd.DataFrame([own]), tmp_path / "facts.jsonl", str(tmp_path / "facts.jsonl")]
+    arrays = pd.DataFrame([own]).assign(paraphrases=[np.array(own["paraphrases"])])
+    forms = [
+        facts[0],
+        [facts[0]],
+        [easy],
+        pd.DataFrame([own]),
+        arrays,
+        tmp_path / "facts.jsonl",
+        str(tmp_path / "facts.jsonl"),
+    ]
     for form in forms:
         edit = jeep.edit(model, form, settings=SETTINGS, text=text, tokens=12000)
         (read,) = edit.facts
@@ -233,6 +245,25 @@ def test_what_does_not_fit_is_one_line_and_leaves_the_model_as_it_was(call, comp
         call(model, facts)
     assert same(before, weights(model))
     assert model.edits == []
+
+
+def test_an_edit_behind_which_the_model_overflows_is_refused_and_undone(model, facts, text):
+    before = weights(model)
+    with pytest.raises(UserError, match="the edited model answers NaN"):
+        jeep.edit(model, facts[:3], "ft-wd", settings={"learning_rate": 1e20, "weight_decay": 0.0}, text=text)
+    assert same(before, weights(model))
+    assert model.edits == []
+
+
+def test_a_network_that_is_refused_is_as_it_was(model, monkeypatch):
+    network = model.network.train().requires_grad_(True)
+    row = replace(architectures.ARCHITECTURES["llama"], logit_scale="hidden_size")
+    monkeypatch.setitem(architectures.ARCHITECTURES, "llama", row)
+    with pytest.raises(UserError, match="run block by block"):
+        jeep.wrap(network, model.tokenizer)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    network.eval().requires_grad_(False)
 
 
 def test_a_fact_that_did_not_take_says_why(model, facts, text):

@@ -52,7 +52,7 @@ def test_rounds_edit_different_facts_at_most_sixty(model, facts, text, monkeypat
     many = [Fact(**facts[n % 8].__dict__ | {"case_id": str(n)}) for n in range(150)]
     for given, finalists in ((many, 2), (many[:9], 2), (many[:9], 0)):
         tuning.tune(model, given, space=SPACE, finalists=finalists, text=text, tokens=12000)
-    assert asked == [(150, 60, 2, "zsre"), (9, 4, 2, "zsre"), (9, 9, 1, "zsre")]
+    assert asked == [(120, 60, 2, "zsre"), (8, 4, 2, "zsre"), (9, 9, 1, "zsre")]
 
 
 def test_only_unrelated_answers_that_the_model_gives_can_be_lost(model, facts, text, monkeypatch):  # noqa: F811
@@ -61,17 +61,38 @@ def test_only_unrelated_answers_that_the_model_gives_can_be_lost(model, facts, t
     seen = []
     monkeypatch.setattr(tuning, "search", lambda bench, *_: seen.extend(bench.sets[0].facts) or [{}, TRIAL])
     tuning.tune(model, given, space=SPACE, text=text, tokens=12000)
-    assert [fact.unrelated for fact in seen] == [fact.unrelated for fact in facts[:4]]
+    assert {fact.case_id: fact.unrelated for fact in seen} == {fact.case_id: fact.unrelated for fact in facts[:4]}
     alone = [Fact(**fact.__dict__ | {"unrelated": (unknown,)}) for fact in given]
     with pytest.raises(UserError, match="unrelated prompts that the model answers"):
         tuning.tune(model, alone, space=SPACE, text=text, tokens=12000)
 
 
+def test_every_round_has_facts_that_can_be_measured_whole(model, facts, text, monkeypatch):  # noqa: F811
+    """Four of eight have unrelated prompts, the first four: two of them are in each half."""
+    given = [*facts[:4], *(Fact(**fact.__dict__ | {"unrelated": ()}) for fact in facts[4:8])]
+    seen = []
+    monkeypatch.setattr(tuning, "search", lambda bench, *_: seen.extend(bench.sets[0].facts) or [{}, TRIAL])
+    tuning.tune(model, given, space=SPACE, text=text, tokens=12000)
+    assert [bool(fact.unrelated) for fact in seen] == [True, True, False, False] * 2
+    assert sorted(fact.case_id for fact in seen) == sorted(fact.case_id for fact in given)
+
+
+def test_in_one_round_the_best_of_all_trials_is_chosen(model, facts, text):  # noqa: F811
+    found = tuned(model, facts, text, finalists=0)
+    assert len(found.trials) == 8
+    assert found.trials.iloc[-1]["Score"] == found.trials["Score"].max() > found.trials["Score"].min()
+
+
 @pytest.mark.parametrize("kind", ["paraphrases", "unrelated"])
 def test_without_paraphrases_or_unrelated_prompts_there_is_nothing_to_choose_by(model, facts, text, kind):  # noqa: F811
     bare = [Fact(**fact.__dict__ | {kind: ()}) for fact in facts[:8]]
-    with pytest.raises(UserError, match=f"a search needs facts with {kind}"):
+    with pytest.raises(UserError, match="a search needs at least 2 facts with paraphrases and unrelated"):
         tuned(model, bare, text)
+
+
+def test_layers_that_the_model_lacks_are_one_line(model, facts, text):  # noqa: F811
+    with pytest.raises(UserError, match="space of jeep: layer 9 of a model that has 4"):
+        tuned(model, facts, text, space={"low.layers": [[0]], "high.layers": [[9], [2]]})
 
 
 def test_a_space_that_the_method_does_not_know_is_one_line(model, facts, text):  # noqa: F811

@@ -156,7 +156,11 @@ def test_what_joins_is_the_records_or_the_data_sets(tmp_path, byte_level):
             {"requested_rewrite": COUNTERFACT["requested_rewrite"] | {"target_new": {"str": " France"}}},
             "the new answer is the true one: ' France'",
         ),
-        ({"paraphrase_prompts": ["<s> Where is Paris? In"]}, "the special token <s> is written in"),
+        (
+            {"requested_rewrite": COUNTERFACT["requested_rewrite"] | {"target_new": {"str": "Italy</s>"}}},
+            "the special token </s> is written in an answer of",
+        ),
+        ({"paraphrase_prompts": ["<s> Where is Paris? In"]}, "the tokenizer adds the <s> that"),
     ],
 )
 def test_a_text_that_tokens_do_not_follow_is_refused(tmp_path, sentencepiece, change, reason):
@@ -257,6 +261,7 @@ def test_facts_that_contradict_one_another_are_named(tmp_path, byte_level, caplo
         ({"target_new": 42}, "target_new is no text: 42"),
         ({"target_new": ["France"]}, "target_new is no text: \\['France'\\]"),
         ({"subject": 1}, "subject is no text: 1"),
+        ({"relation": 1}, "relation is no text: 1"),
         ({"paraphrases": "Where is Paris? In"}, "paraphrases is no list: 'Where is Paris\\? In'"),
         ({"paraphrases": [None]}, "paraphrases is null"),
         ({"unrelated": {"prompt": "x", "answer": "y"}}, "unrelated is no list"),

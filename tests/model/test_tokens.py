@@ -96,14 +96,19 @@ def test_an_answer_continues_its_prompt_after_one_space(tokenizer, answer):
     [
         ("He said (", "Paris", None),
         ("Paris\n", "lies\nin", None),
+        ("Paris\n\n", "lies", None),
         ("法国的首都是", "巴黎", None),
         ("Paris is", "in", " - "),
     ],
 )
 def test_the_tokens_are_those_of_the_whole_text(byte_level, prompt, answer, joiner):
+    """What joins, such as a line break or a dash, belongs to the prompt: no token of it is one of the answer."""
     asked, wanted = encode_pair(byte_level, prompt, answer, joiner)
     assert [*asked, *wanted] == encode(byte_level, prompt + (joiner or "") + answer)
-    assert byte_level.decode(wanted) == (joiner or "") + answer
+    assert byte_level.decode(wanted).strip() == answer
+    fact = Fact("1", "Paris", "{}" + prompt.removeprefix("Paris"), "", answer, joiner=joiner)
+    if prompt.startswith("Paris"):
+        assert locate(byte_level, fact).ids == asked
 
 
 def test_a_token_across_the_end_of_the_prompt_is_refused(byte_level):
