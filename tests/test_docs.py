@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from jeep.__main__ import app
 from jeep.api.statistics import WIKIPEDIA
 from jeep.common.settings import merge
 from jeep.common.storage import write_jsonl
-from jeep.data.facts import dump_facts, load_facts
+from jeep.data.facts import Question, dump_facts, load_facts
 from jeep.model.editable import EditableModel
 from jeep.model.loading import load_model
 from jeep.report.case_study import generate
@@ -88,9 +89,14 @@ def test_one_edits_ones_own_model_in_python_and_by_a_command_as_the_readme_says_
 def test_editing_ones_own_model_works_as_its_page_says_it(byte_level, tmp_path):
     """All commands and examples of docs/own-model.md but the gated model's, on a model that knows nothing."""
     (tmp_path / "models").mkdir()
-    EditableModel(random_network("llama"), byte_level).save(tmp_path / "models/mine")
+    model = EditableModel(random_network("llama"), byte_level)
+    model.save(tmp_path / "models/mine")
     (tmp_path / "facts.jsonl").write_text(blocks("README.md", "json")[0])
-    (tmp_path / "development.jsonl").write_text(dump_facts(city_facts()[:8]))
+    asked = [prompt for fact in city_facts() for prompt in (fact.prompt, *fact.paraphrases)]
+    says = tuple(
+        Question(prompt, text) for prompt in asked if (text := generate(model, prompt, 1)).isprintable() and text
+    )
+    (tmp_path / "development.jsonl").write_text(dump_facts(replace(each, unrelated=says) for each in city_facts()[:8]))
     environ = environment(ROOT) | {"HF_ASSETS_CACHE": str(tmp_path / "assets")}
     codes = torch.randint(33, 0x250, (300, 20), generator=torch.Generator().manual_seed(0))
     texts = cached_assets_path("jeep", "texts", assets_dir=tmp_path / "assets")

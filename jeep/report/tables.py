@@ -83,7 +83,7 @@ def _layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = 
     edited = table[table["method"] != UNEDITED]
     best = edited.groupby(["dataset", "model", "metric", *by])["value"].max()
 
-    def cell(row) -> str:
+    def cell(row) -> str | Markup:
         parts = [f"{row.value:.1f}"]
         parts += [] if pd.isna(row.ci95) else [f"({row.ci95:.1f})"]
         parts += [] if pd.isna(row.sd_seeds) else [f"±{row.sd_seeds:.1f}"]

@@ -75,7 +75,7 @@ def test_an_untrained_network_only_normalizes(model):
 @pytest.mark.parametrize("tokens", ["all", "answer"])
 def test_signals_are_the_gradients_of_autograd(model, facts, tokens):
     """∂loss/∂W_O = Σ δ kᵀ, for all tokens; and each fact's tokens apart, whatever the batch."""
-    answers = Answers(model, [(fact.prompt, fact.target_new) for fact in facts[:5]], 1, token_budget=30)
+    answers = Answers(model, [fact.asked for fact in facts[:5]], 1, token_budget=30)
     answers.prepare(range(5))
     together = collect_signals(model, answers, range(5), LAYERS, tokens)
     alone = [collect_signals(model, answers, [number], LAYERS, tokens) for number in range(5)]
@@ -142,7 +142,7 @@ def test_malmen_solves_the_normal_equation(model):
 def plain_loss(model, network, editor, settings, facts):
     """The step's loss end to end: ΔW as a function of the network's parameters, then the model as a function of ΔW."""
     tokenizer = model.tokenizer
-    edits = Answers(model, [(fact.prompt, fact.target_new) for fact in facts], 0, 10_000)
+    edits = Answers(model, [fact.asked for fact in facts], 0, 10_000)
     edits.prepare(range(len(facts)))
     names = [model.parameter_name(layer) for layer in LAYERS]
     signals = collect_signals(model, edits, range(len(facts)), LAYERS, editor.tokens)
