@@ -14,7 +14,6 @@ import pandas as pd
 import seaborn as sns
 
 from benchmarks.report import replace_table
-from jeep.common.settings import prefix_kind
 from jeep.common.storage import atomic
 from jeep.config.config import load_config
 from jeep.data.corpus import sampled_texts
@@ -33,10 +32,9 @@ def measure(arguments: argparse.Namespace) -> pd.DataFrame:
     facts = load_facts(arguments.facts)[: arguments.edits]
     measured = DevelopmentSet(arguments.dataset, facts, config.datasets[arguments.dataset].metrics)
     editors = {method: config.editor(method, arguments.model, arguments.dataset) for method in arguments.methods}
-    kinds = {kind for editor in editors.values() for kind in editor.prefixes}
-    prefixes = {kind: sample_prefixes(model, 0, [prefix_kind(kind)]) for kind in kinds}
+    prefixes = {method: sample_prefixes(model, 0, editor.prefix_kinds) for method, editor in editors.items()}
     places = sorted({place for editor in editors.values() for place in editor.covariances})
-    inputs = model.projection(*places[0]).weight.numel() // model.network.config.hidden_size
+    inputs = max(model.inputs(*place) for place in places)
     targets, rows = {}, []
     for number in arguments.tokens:
         texts = sampled_texts(arguments.corpus, None, 0)
@@ -44,8 +42,7 @@ def measure(arguments: argparse.Namespace) -> pd.DataFrame:
         sampled = list(sequences(model.tokenizer, texts, LENGTH, tokens))
         covariance = covariances(model, sampled, places, TOKEN_BUDGET)
         for method, editor in editors.items():
-            before = [prefix for kind in editor.prefixes for prefix in prefixes[kind]]
-            bench = Bench(model, [measured], before, covariance, TOKEN_BUDGET)
+            bench = Bench(model, [measured], prefixes[method], covariance, TOKEN_BUDGET)
             if method not in targets:
                 targets[method] = bench.prepare(editor, [facts], 0)[0][0]
             found = bench.score(editor, facts, measured.metrics, targets[method], {})

@@ -29,7 +29,7 @@ class Needed:
         block = model.blocks[0]
         self.linear = 2.0 * sum(p.numel() for p in block.parameters() if p.dim() == 2)
         self.mlp_out = 2.0 * model.projection(0).weight.numel()
-        self.key_width = model.projection(0).weight.numel() // config.hidden_size
+        self.key_width = model.inputs(0)
         heads, width = config.num_attention_heads, config.hidden_size
         shared = getattr(config, "num_key_value_heads", None) or heads
         self.qkv = 2.0 * width * width * (1 + 2 * shared / heads)

@@ -98,9 +98,7 @@ class Scale:
         }
         entry = self.config.statistics_of(self.name)
         tokens = entry.tokens or (entry.articles or 0) * (entry.length or self.model.positions)
-        widths = [
-            self.model.projection(*place).weight.numel() / self.model.network.config.hidden_size for place in places
-        ]
+        widths = [self.model.inputs(*place) for place in places]
         passes = tokens * (1 + max(layer for layer, _ in places)) * self.needed.linear
         products = tokens * sum(width**2 for width in widths)
         dtype = entry.dtype or self.config.models[self.name].dtype

@@ -19,7 +19,7 @@ from jeep.stages import STAGES
 
 app = App(
     "jeep",
-    help="Joint knowledge editing: the stages of the pipeline.",
+    help="Joint knowledge editing: the stages of the pipeline. --traceback shows where an unexpected error came from.",
     default_parameter=Parameter(negative=()),
     result_action="return_value",
 )

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import CONFIG
+from samples import COUNTERFACT, EASYEDIT, GOOD, ZSRE
 
 from jeep.common.errors import UserError
 from jeep.config.config import load_config
@@ -35,43 +36,16 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 RECORDS = {
-    "counterfact": {
-        "case_id": 1,
-        "requested_rewrite": {
-            "prompt": "{} lies in",
-            "relation_id": "P17",
-            "subject": "Paris",
-            "target_new": {"str": "Italy"},
-            "target_true": {"str": "France"},
-        },
-        "paraphrase_prompts": ["Where is Paris? In"],
-        "neighborhood_prompts": ["Lyon lies in"],
-    },
-    "zsre": {
-        "subject": "Ann",
-        "src": "Who is Ann?",
-        "rephrase": "Ann?",
-        "answers": ["Bob"],
-        "loc": "q",
-        "loc_ans": "a",
-    },
-    "easyedit": {
-        "subject": "Ann",
-        "prompt": "Ann lives in",
-        "target_new": "Rome",
+    "counterfact": COUNTERFACT,
+    "zsre": ZSRE,
+    "easyedit": EASYEDIT
+    | {
         "ground_truth": ["Bonn"],
         "rephrase_prompt": "Ann's home is",
         "locality": {"n": {"prompt": ["Bob is"], "ground_truth": ["old"]}},
     },
-    "jsonl": {
-        "case_id": "1",
-        "subject": "Paris",
-        "template": "{} lies in",
-        "target_new": "Italy",
-        "paraphrases": ["Paris is in"],
-        "unrelated": [{"prompt": "Rome is in", "answer": "Italy"}],
-        "joiner": " ",
-    },
+    "jsonl": GOOD
+    | {"paraphrases": ["Paris is in"], "unrelated": [{"prompt": "Rome is in", "answer": "Italy"}], "joiner": " "},
 }
 
 

@@ -113,7 +113,7 @@ def test_an_edit_of_another_model_is_not_measured(files, trained, capsys):
     name = trained.parameter_name(1)
     delta = torch.full_like(trained.network.get_parameter(name), 1e-3)
     model = load_model(files / "model", device="cpu")
-    write_of(model, files / "edit.safetensors", {name: delta}, {})
+    write_of(model.identity, files / "edit.safetensors", {name: delta}, {})
     assert evaluate(files, files / "edit.safetensors") == 0
     model.add_({name: delta})
     model.save(files / "model")
@@ -125,7 +125,10 @@ def test_a_model_that_answers_nan_is_an_error_and_no_score(files, trained, capsy
     name = trained.parameter_name(1)
     model = load_model(files / "model", device="cpu")
     write_of(
-        model, files / "edit.safetensors", {name: torch.full_like(model.network.get_parameter(name), math.inf)}, {}
+        model.identity,
+        files / "edit.safetensors",
+        {name: torch.full_like(model.network.get_parameter(name), math.inf)},
+        {},
     )
     assert evaluate(files, files / "edit.safetensors") == 2
     assert "the model answers NaN" in capsys.readouterr().err

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
-from jeep.api.defaults import default_settings
+from jeep.api.defaults import checked_editor, usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
 from jeep.api.statistics import covariances_for
-from jeep.common.errors import UserError, complaint
-from jeep.common.settings import merge, prefix_kind
+from jeep.common.errors import UserError
+from jeep.common.settings import merge, require_layers
 from jeep.common.storage import atomic, write_json
-from jeep.editors import load_editor
 from jeep.probes.contrast import contrast
 from jeep.probes.proposal import propose_regions
 from jeep.report.texts import render
@@ -165,7 +163,7 @@ def edit(
     logging.info("%s with %s", method, json.dumps(full))
     prompts = prompts_of(chosen)
     before = answered(model, prompts, token_budget)
-    prefixes = sample_prefixes(model, seed, [prefix_kind(kind) for kind in editor.prefixes])
+    prefixes = sample_prefixes(model, seed, editor.prefix_kinds)
     covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
     deltas = editor.edit(model, _task(chosen, targets, prefixes, covariance, token_budget))
@@ -183,14 +181,10 @@ def _editor(
     model: EditableModel, method: str, settings: Mapping[str, Any], regions: Mapping[str, Any]
 ) -> tuple[Editor, dict[str, Any]]:
     """The method for this model, and all its settings."""
-    name = method.replace("-", "_")
-    known = default_settings(name, model.network.config.model_type, model.depth, model.size)
+    name, known = usual_settings(method, model)
     full = merge(merge(known, regions), settings)
-    try:
-        editor = load_editor(name, full)
-    except ValidationError as error:
-        raise UserError(f"settings of {method}: {complaint(error)}") from None
-    editor.require_layers(model.depth)
+    editor = checked_editor(name, full, f"settings of {method}")
+    require_layers(editor.written, model.depth)
     return editor, full
 
 

@@ -53,10 +53,11 @@ def covariances_for(
     if not places:
         return {}
     corpus = _corpus(text)
-    width = max(
-        model.as_stored(layer, model.projection(layer, place).weight, place).shape[1] for layer, place in places
+    sample = Sample(
+        corpus,
+        tokens=tokens or TOKENS_PER_INPUT * max(model.inputs(*place) for place in places),
+        length=min(_LENGTH, model.positions),
     )
-    sample = Sample(corpus, tokens=tokens or TOKENS_PER_INPUT * width, length=min(_LENGTH, model.positions))
     content = (sha256(corpus), sample.tokens, sample.length, code_digest("jeep.writing.covariance"))
     with _without_edits(model):
         return _kept(model, places, sample, content, token_budget)

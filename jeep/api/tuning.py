@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import ValidationError
 
-from jeep.api.defaults import default_settings, default_space
+from jeep.api.defaults import checked_editor, default_space, usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, prompts_of
 from jeep.api.statistics import covariances_for
-from jeep.common.errors import UserError, complaint
-from jeep.common.settings import Protocol, places_in, prefix_kind, with_values
+from jeep.common.errors import UserError
+from jeep.common.settings import Protocol, places_in, require_layers, with_values
 from jeep.data.facts import Fact
 from jeep.data.formats import Format
-from jeep.editors import Editor, load_editor
 from jeep.model.editable import EditableModel
 from jeep.tuning.bench import Bench, DevelopmentSet
 from jeep.tuning.search import rank, search
-from jeep.tuning.space import Space, draw_points
+from jeep.tuning.space import draw_points
 from jeep.vectors.prefixes import sample_prefixes
 
 MOST_FACTS = 60
@@ -78,18 +76,19 @@ def tune(
     wins, and where no settings of the space can be written.
     """
     chosen, _ = usable_facts(facts, model.tokenizer, form, on_invalid)
-    name = method.replace("-", "_")
-    settings = default_settings(name, model.network.config.model_type, model.depth, model.size)
+    name, settings = usual_settings(method, model)
     space = dict(default_space(name, model.depth) if space is None else space)
-    first = _first_editor(method, settings, space, model.depth)
-    places = sorted({*first.covariances, *places_in(space)}) if first.covariances else []
+    require_layers((layer for layer, _ in places_in(space)), model.depth, f"space of {method}: ")
+    accepted = draw_points(name, settings, space, 1, random.Random(0))
+    point = accepted[0] if accepted else {path: tried[0] for path, tried in space.items()}
+    first = checked_editor(name, with_values(settings, point), f"space of {method}")
     rounds = 2 if finalists else 1
     size = max(1, min(MOST_FACTS, len(chosen) // rounds))
     bench = Bench(
         model,
         [DevelopmentSet("facts", _dealt(_with_known(model, chosen, token_budget), rounds, size), "zsre")],
-        sample_prefixes(model, seed, [prefix_kind(kind) for kind in first.prefixes]),
-        covariances_for(model, places, text, tokens, token_budget),
+        sample_prefixes(model, seed, first.prefix_kinds),
+        covariances_for(model, first.searched_covariances(space), text, tokens, token_budget),
         token_budget,
     )
     protocol = Protocol(facts=size, draws=draws, variants=variants, finalists=finalists)
@@ -98,27 +97,9 @@ def tune(
     reasons = {trial["sets"]["facts"].get("failed") for trial in trials}
     if None not in reasons:
         raise UserError(f"no settings of the space could be tried: {'; '.join(sorted(reasons))}")
-    last = trials[-1] if finalists else max(trials, key=rank)
-    trials.append(trials.pop(trials.index(last)))
-    return Tuning(method, with_values(settings, last["settings"]), pd.DataFrame(map(_row, trials)))
-
-
-def _first_editor(method: str, settings: Mapping[str, Any], space: Space, depth: int) -> Editor:
-    """The editor at some point of the space that it accepts. Raises UserError where there is none."""
-    name = method.replace("-", "_")
-    try:
-        points = draw_points(name, settings, space, 1, random.Random(0))
-        editor = load_editor(name, with_values(settings, points[0] if points else _first_values(space)))
-    except ValidationError as error:
-        raise UserError(f"space of {method}: {complaint(error)}") from None
-    deepest = max((layer for layer, _ in places_in(space)), default=0)
-    if deepest >= depth:
-        raise UserError(f"space of {method}: layer {deepest} of a model that has {depth}, counted from 0")
-    return editor
-
-
-def _first_values(space: Space) -> dict[str, Any]:
-    return {path: values[0] for path, values in space.items()}
+    if not finalists:
+        trials.append(trials.pop(trials.index(max(trials, key=rank))))
+    return Tuning(method, with_values(settings, trials[-1]["settings"]), pd.DataFrame(map(_row, trials)))
 
 
 def _with_known(model: EditableModel, facts: Sequence[Fact], token_budget: int) -> list[Fact]:
@@ -137,13 +118,17 @@ def _dealt(facts: Sequence[Fact], rounds: int, size: int) -> list[Fact]:
 
     Raises UserError where some round would have none: the most destructive settings would look best.
     """
-    whole = [fact for fact in facts if fact.paraphrases and fact.unrelated]
-    if len(whole) < rounds:
+
+    def is_whole(fact: Fact) -> bool:
+        return bool(fact.paraphrases and fact.unrelated)
+
+    whole = sum(map(is_whole, facts))
+    if whole < rounds:
         raise UserError(
             f"a search needs at least {rounds} facts with paraphrases and unrelated prompts that the model answers "
-            f"(there are {len(whole)}): without them the most destructive settings look best"
+            f"(there are {whole}): without them the most destructive settings look best"
         )
-    ordered = whole + [fact for fact in facts if not (fact.paraphrases and fact.unrelated)]
+    ordered = sorted(facts, key=is_whole, reverse=True)
     return [fact for number in range(rounds) for fact in ordered[number::rounds][:size]]
 
 

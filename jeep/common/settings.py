@@ -1,6 +1,6 @@
 """The vocabulary of editors' settings: sites of target vectors, optimisation, regions. No torch: the DAG needs them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -15,6 +15,8 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+
+from jeep.common.errors import UserError
 
 Position = Literal["subject_last", "prediction"]
 Place = Literal["output", "mlp", "attention"]
@@ -195,6 +197,13 @@ def places_in(space: Mapping[str, Sequence[Any]]) -> list[Where]:
             for value in values:
                 layers.update(value if isinstance(value, list) else [value])
     return sorted((layer, "mlp") for layer in layers)
+
+
+def require_layers(layers: Iterable[int], depth: int, what: str = "") -> None:
+    """Raise UserError, beginning with `what`, unless a model of `depth` blocks has all the layers."""
+    deepest = max(layers, default=0)
+    if deepest >= depth:
+        raise UserError(f"{what}layer {deepest} of a model that has {depth}, counted from 0")
 
 
 def prefix_kind(text: str) -> tuple[int, int]:

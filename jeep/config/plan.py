@@ -199,8 +199,7 @@ class Plan:
 
     def searched_places(self, model: str, method: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
-        needed = self.first_editor(model, method).covariances
-        return sorted({*needed, *places_in(self.config.tuning.space[model][method])}) if needed else []
+        return self.first_editor(model, method).searched_covariances(self.config.tuning.space[model][method])
 
     def moved_places(self, model: str) -> list[Where]:
         """Every W_O whose covariance a search needs that moves a region, beside those in use."""

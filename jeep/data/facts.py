@@ -80,11 +80,14 @@ class Fact:
     def from_json(cls, row: Mapping[str, Any]) -> "Fact":
         """The record of one JSON object in the project's own schema. Raises InvalidFact where it is none."""
         row = {"relation": "", "target_true": None, "paraphrases": (), "unrelated": (), "joiner": None} | dict(row)
-        case_id = str(row.pop("case_id"))
+        case_id = str(row.pop("case_id", "?"))
         known = [each.name for each in fields(cls) if each.name != "case_id"]
         unknown = [name for name in row if name not in known]
         if unknown:
             raise InvalidFact(case_id, f"unknown field {unknown[0]!r} (known: {', '.join(known)})")
+        missing = [name for name in known if name not in row]
+        if missing:
+            raise InvalidFact(case_id, f"missing field {missing[0]!r}")
         row["relation"] = "" if row["relation"] is None else row["relation"]
         for name in ("subject", "template", "relation", "target_new"):
             row[name] = text_of(case_id, name, row[name])
@@ -120,6 +123,9 @@ def list_of(case_id: str, name: str, row: Mapping[str, Any]) -> Sequence[Any]:
 def _question(case_id: str, value: Any) -> Question:
     if not isinstance(value, Mapping):
         raise InvalidFact(case_id, f"unrelated holds no prompt and answer: {value!r}")
+    missing = [name for name in ("prompt", "answer") if name not in value]
+    if missing:
+        raise InvalidFact(case_id, f"missing field {missing[0]!r}")
     return Question(*(text_of(case_id, f"{name} of unrelated", value[name]) for name in ("prompt", "answer")))
 
 
@@ -129,7 +135,7 @@ def load_facts(path: Path | str) -> list[Fact]:
     for row in read_jsonl(path):
         try:
             facts.append(Fact.from_json(row))
-        except (InvalidFact, KeyError, TypeError, ValueError) as error:
+        except InvalidFact as error:
             raise UserError(f"{path}: {error}") from None
     return facts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -19,10 +19,12 @@ from jeep.common.settings import (
     Strict,
     TargetSpec,
     Where,
+    places_in,
+    prefix_kind,
 )
 
 if TYPE_CHECKING:  # torch stays out of the DAG
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -85,10 +87,14 @@ class Editor(Strict):
         """The layers that are changed."""
         return tuple(layer for layer, _ in self.covariances)
 
-    def require_layers(self, depth: int) -> None:
-        """Raise UserError unless a model of `depth` blocks has the layers that are changed."""
-        if max(self.written, default=0) >= depth:
-            raise UserError(f"layer {max(self.written)} of a model that has {depth}, counted from 0")
+    @property
+    def prefix_kinds(self) -> list[tuple[int, int]]:
+        """`prefixes` as numbers of texts and of their tokens."""
+        return [prefix_kind(kind) for kind in self.prefixes]
+
+    def searched_covariances(self, space: Mapping[str, Sequence[Any]]) -> list[Where]:
+        """Every W_O whose covariance a search over a space needs, in any of the layers that it tries."""
+        return sorted({*self.covariances, *places_in(space)}) if self.covariances else []
 
     @abstractmethod
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:

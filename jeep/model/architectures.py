@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 from jeep.common.errors import UserError
 
+Factor = str | float | int | None
+"""A number of the configuration, or the field that has it; None where there is none."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -39,15 +42,15 @@ class Architecture:
     """A norm behind the MLP's W_O, inside a block: what the block adds is its output."""
     attention_norm: str | None = None
     """A norm behind the attention's."""
-    residual_scale: str | None = None
+    residual_scale: Factor = None
     """The configuration's factor on what either adds."""
-    embedding_scale: str | None = None
+    embedding_scale: Factor = None
     """The configuration's factor on token embeddings."""
-    logit_scale: str | None = None
+    logit_scale: Factor = None
     """The configuration's factor on the logits."""
-    logit_divisor: str | None = None
+    logit_divisor: Factor = None
     """The configuration's divisor of the logits."""
-    logit_cap: str | None = None
+    logit_cap: Factor = None
     """The configuration's bound of the logits, c tanh(x / c)."""
 
 
@@ -154,8 +157,20 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_exp
 """What configurations call the number of an MLP's experts."""
 
 
+_CONFIGURED = (
+    "parallel",
+    "alibi",
+    "residual_scale",
+    "embedding_scale",
+    "logit_scale",
+    "logit_divisor",
+    "logit_cap",
+)
+"""Columns that may name a field of the configuration."""
+
+
 def architecture_of(config) -> Architecture:
-    """The table's row for a Hugging Face configuration.
+    """The table's row for a Hugging Face configuration, with its values where the table names its fields.
 
     Raises UserError, saying why or what to add, for a model that cannot be edited: its MLPs are mixtures of experts,
     its weights are quantised, or there is no row.
@@ -170,4 +185,6 @@ def architecture_of(config) -> Architecture:
             f"architecture {kind!r} is unknown (known: {', '.join(ARCHITECTURES)}): "
             "add a row to ARCHITECTURES in jeep/model/architectures.py, see docs/adding.md"
         )
-    return ARCHITECTURES[kind]
+    row = ARCHITECTURES[kind]
+    named = {column: getattr(row, column) for column in _CONFIGURED}
+    return replace(row, **{column: getattr(config, name) for column, name in named.items() if isinstance(name, str)})

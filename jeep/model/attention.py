@@ -126,13 +126,14 @@ class Packing:
     def _mask(self, window: int | None) -> Tensor:
         place, lengths = torch.arange(self.width), torch.tensor(self.lengths)
         seen = (place[None, :, None] >= place) & (place < lengths[:, None, None])
-        starts = torch.zeros_like(lengths) if self.starts is None else torch.tensor(self.starts)
-        queries = keys = starts[:, None] + place
         if self.context is not None:
             front = (self.context.index.cpu() >= 0)[:, None].expand(-1, self.width, -1)
             seen = torch.cat([front, seen], 2)
-            keys = torch.cat([torch.arange(self.context.width).expand(len(lengths), -1), keys], 1)
         if window is not None:
+            starts = torch.zeros_like(lengths) if self.starts is None else torch.tensor(self.starts)
+            queries = keys = starts[:, None] + place
+            if self.context is not None:
+                keys = torch.cat([torch.arange(self.context.width).expand(len(lengths), -1), keys], 1)
             seen &= queries[:, :, None] - keys[:, None] < window
             seen |= (place >= lengths[:, None])[:, :, None]  # padding sees something: of nothing, gradients are NaN
         return torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
@@ -236,8 +237,8 @@ def _plain_attention(query, key, value, mask, scale, cap):
     scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.mT)
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
-    precise, scores = torch.promote_types(scores.dtype, torch.float32), scores + mask
-    return torch.matmul(scores.softmax(-1, dtype=precise).to(value.dtype), value)
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    return torch.matmul((scores + mask).softmax(-1, dtype=precise).to(value.dtype), value)
 
 
 AttentionInterface.register(PACKED, packed_attention)

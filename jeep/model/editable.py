@@ -33,9 +33,8 @@ class EditableModel:
 
     def __init__(self, network: nn.Module, tokenizer, *, compiled: bool = False):
         """`compiled`: batches that run many times go through torch.compile's version of each block."""
+        self.network = network
         self.architecture = architecture_of(network.config)
-        self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
-        self.network = network.eval().requires_grad_(False)
         self.folder: Path | None = None
         """The checkpoint that it was loaded from."""
         self.edits: list[Any] = []
@@ -45,6 +44,9 @@ class EditableModel:
         self.norm = self._part(self.architecture.norm)
         self.head = self._part(self.architecture.head)
         self._embedding = self._part(self.architecture.embedding)
+        self._rotary = self._part(self.architecture.rotary) if self.architecture.rotary else None
+        self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
+        network.eval().requires_grad_(False)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
 
     def _part(self, name: str) -> nn.Module:
@@ -114,7 +116,7 @@ class EditableModel:
     @property
     def parallel(self) -> bool:
         """Whether MLP and attention read the same state."""
-        return self._says(self.architecture.parallel)
+        return self.architecture.parallel
 
     def projection(self, layer: int, place: Place = "mlp") -> nn.Module:
         """The module of W_O of the MLP or of the attention of a block."""
@@ -129,6 +131,10 @@ class EditableModel:
         """The name of a W_O in the model's state dict."""
         a = self.architecture
         return f"{a.blocks}.{layer}.{a.mlp_out if place == 'mlp' else a.attention_out}.weight"
+
+    def inputs(self, layer: int, place: Place = "mlp") -> int:
+        """Number of inputs of a W_O, d_in."""
+        return self.as_stored(layer, self.projection(layer, place).weight, place).shape[1]
 
     def as_stored(self, layer: int, matrix: Float[Tensor, "d_out d_in"], place: Place = "mlp") -> Tensor:
         """A change of W_O in the orientation of the parameter (GPT-2 stores the transpose)."""
@@ -147,14 +153,14 @@ class EditableModel:
             states = states + nn.functional.embedding(positions + a.first_position, table)
         if a.embedding_norm:
             states = self.network.get_submodule(a.embedding_norm)(states)
-        return states * getattr(self.network.config, a.embedding_scale) if a.embedding_scale else states
+        return states * a.embedding_scale if a.embedding_scale else states
 
     def run(self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int) -> Float[Tensor, "n d"]:
         """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
         states, inputs = states[None], self._inputs(states, packing)
         with packed(self.network, self.architecture.precise_scores):
             for layer in range(first, last + 1):
-                states = self._block(layer, packing)(states, **inputs, **self._rotary(layer, states, packing))
+                states = self._block(layer, packing)(states, **inputs, **self._angles(layer, states, packing))
                 states = states[0] if isinstance(states, tuple) else states
         return states[0]
 
@@ -169,24 +175,16 @@ class EditableModel:
         """What every block is given beside its states."""
         inputs = {"position_ids": packing.positions[None], "attention_mask": packing}
         if self.architecture.dense:
-            inputs |= dense_inputs(self.network, packing, biased=self._says(self.architecture.alibi))
+            inputs |= dense_inputs(self.network, packing, biased=self.architecture.alibi)
         return inputs
 
-    def _rotary(self, layer: int, states: Tensor, packing: Packing) -> dict[str, Any]:
-        """Sines and cosines for a block."""
-        if self.architecture.rotary is None:
+    def _angles(self, layer: int, states: Tensor, packing: Packing) -> dict[str, Any]:
+        """Sines and cosines for a block, where the model has them."""
+        if self._rotary is None:
             return {}
-        rotary = self.network.get_submodule(self.architecture.rotary)
         kind = (self.network.config.layer_types[layer],) if self.architecture.rotary_by_type else ()
-        return {
-            "position_embeddings": packing.once(
-                ("rotary", *kind), lambda: rotary(states, packing.positions[None], *kind)
-            )
-        }
-
-    def _says(self, value: bool | str) -> bool:
-        """A column of the table, or the field of the configuration that it names."""
-        return getattr(self.network.config, value) if isinstance(value, str) else value
+        made = packing.once(("rotary", *kind), lambda: self._rotary(states, packing.positions[None], *kind))
+        return {"position_embeddings": made}
 
     def added(self, layer: int, place: Projection, output: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """What a block adds to its state where W_O gives `output`: that, in most models."""
@@ -194,7 +192,7 @@ class EditableModel:
         norm = a.mlp_norm if place == "mlp" else a.attention_norm
         if norm:
             output = self.blocks[layer].get_submodule(norm)(output)
-        return output * getattr(self.network.config, a.residual_scale) if a.residual_scale else output
+        return output * a.residual_scale if a.residual_scale else output
 
     def in_front(
         self, layer: int, place: Projection, output: Float[Tensor, "n d"], change: Float[Tensor, "n d"]
@@ -219,14 +217,13 @@ class EditableModel:
 
     def logits(self, states: Float[Tensor, "n d"], *, norm: bool = True) -> Float[Tensor, "n vocabulary"]:
         """Final norm (unless `norm` is false) and LM head, in `precision`."""
-        a, config = self.architecture, self.network.config
+        a = self.architecture
         logits = self.head(self.norm(states) if norm else states).to(self.precision)
         if a.logit_scale:
-            logits = logits * getattr(config, a.logit_scale)
+            logits = logits * a.logit_scale
         if a.logit_divisor:
-            logits = logits / getattr(config, a.logit_divisor)
-        cap = getattr(config, a.logit_cap) if a.logit_cap else None
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+            logits = logits / a.logit_divisor
+        return a.logit_cap * torch.tanh(logits / a.logit_cap) if a.logit_cap else logits
 
     def add_(self, deltas: dict[str, Tensor]) -> None:
         """Add changes to parameters, by name, in place."""

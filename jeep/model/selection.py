@@ -87,14 +87,14 @@ def checked(facts: Iterable[Fact | InvalidFact], metrics: Metrics | None, tokeni
                     raise InvalidFact(fact.case_id, "its case id occurs twice")
                 seen.add(fact.case_id)
                 _check(fact, metrics, tokenizer)
-            except InvalidFact as error:
-                yield error
+            except UserError as error:
+                yield error if isinstance(error, InvalidFact) else InvalidFact(fact.case_id, str(error))
                 continue
         yield fact
 
 
 def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
-    """Raise InvalidFact unless every position and every answer of the fact can be found."""
+    """Raise UserError unless every position and every answer of the fact can be found."""
     if metrics == "counterfact" and fact.target_true is None:
         raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")
     if metrics == "counterfact" and fact.target_true.strip() == fact.target_new.strip():
@@ -106,10 +106,7 @@ def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
     asked = [(prompt, own) for prompt in (fact.prompt, *fact.paraphrases)]
     asked += [(each.prompt, [each.answer, *compared]) for each in fact.unrelated]
     for prompt, answers in asked:
-        try:
-            ids, _ = encode_answers(tokenizer, prompt, answers, fact.joiner)
-        except UserError as error:
-            raise InvalidFact(fact.case_id, str(error)) from None
+        ids, _ = encode_answers(tokenizer, prompt, answers, fact.joiner)
         if ids[:2] == (tokenizer.bos_token_id,) * 2:
             raise InvalidFact(fact.case_id, f"the tokenizer adds the {tokenizer.bos_token} that {prompt!r} has already")
         special = [token for token in tokenizer.all_special_tokens for answer in answers if token in answer]

@@ -61,7 +61,7 @@ def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
     """
     before, after = (part for part in prefix.split("{}", 1))
     front, continuation = join(before + fact.prompt + after, fact.target_new, fact.joiner)
-    ids, spans = _split(tokenizer, front, continuation)
+    ids, spans, _ = _split(tokenizer, front, continuation)
     end = len(before) + fact.template.index("{}") + len(fact.subject.rstrip())
     return _covering(fact.case_id, ids, spans, end, front)
 
@@ -81,14 +81,14 @@ def _covering(case_id: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]
     return Prompt(tuple(ids), covering[-1])
 
 
-def _split(tokenizer, front: str, continuation: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and spans of a text's front. Raises UserError where a token holds its end and more."""
+def _split(tokenizer, front: str, continuation: str) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+    """Token ids and spans of a text's front, and the ids behind. Raises UserError where a token holds parts of both."""
     ids, spans = _encode(tokenizer, front + continuation)
     behind = next((index for index, (_, stop) in enumerate(spans) if stop > len(front)), len(ids))
     if behind < len(ids) and spans[behind][0] < len(front):
         seam = f"{front[-12:]}|{continuation[:12]}"
         raise UserError(f"no token ends where the prompt does ({seam!r}): another prompt or joiner is needed")
-    return ids[:behind], spans[:behind]
+    return ids[:behind], spans[:behind], ids[behind:]
 
 
 _ANCHOR = "a"
@@ -103,8 +103,7 @@ def encode_pair(
     the end of the prompt and the beginning of the answer.
     """
     front, continuation = join(prompt, answer, joiner)
-    ids, _ = _split(tokenizer, front, continuation)
-    rest = encode(tokenizer, front + continuation)[len(ids) :]
+    ids, _, rest = _split(tokenizer, front, continuation)
     if not answer.strip() or not rest:
         raise UserError(f"the answer {answer!r} has no tokens")
     return tuple(ids), tuple(rest)

@@ -74,7 +74,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
     """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
     rows = []
     for method, path in deltas.items():
-        changes = read_of(model, path)[0]
+        changes = read_of(model.identity, path)[0]
         with model.scratch(list(changes)):
             model.add_(changes)
             for kind, prompt, wanted in questions(fact):

@@ -94,6 +94,7 @@ def edit(
     import torch
 
     from jeep.common.errors import UserError
+    from jeep.common.settings import require_layers
     from jeep.common.storage import read_json, unfinished
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
@@ -103,7 +104,7 @@ def edit(
     from jeep.writing.covariance import read_covariances
 
     method, model = load_editor(editor, settings), checkpoint.load()
-    method.require_layers(model.depth)
+    require_layers(method.written, model.depth)
     chosen = load_facts(facts)[:edits]
     vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else {}
     unusable = [fact.case_id for fact in chosen if method.target_spec and fact.case_id not in vectors]
@@ -112,7 +113,7 @@ def edit(
         raise UserError("no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help")
     if unusable:
         logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
-    network = read_of(model, hypernetwork)[0] if hypernetwork else {}
+    network = read_of(model.identity, hypernetwork)[0] if hypernetwork else {}
     network.pop("losses", None)  # for the figure of the training
     task = Task(
         chosen,
@@ -135,7 +136,7 @@ def edit(
         "left_out": unusable,
         "trace": task.trace,
     }
-    write_of(model, out, deltas, provenance)
+    write_of(model.identity, out, deltas, provenance)
 
 
 def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
@@ -148,7 +149,7 @@ def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
     from jeep.model.files import read_of
 
     model = checkpoint.load("cpu")
-    model.add_(read_of(model, deltas)[0])
+    model.add_(read_of(model.identity, deltas)[0])
     with atomic(out) as folder:
         model.save(folder)
 
@@ -196,7 +197,7 @@ def evaluate(
             result = unedited[unedited["case_id"].isin([fact.case_id for fact in chosen[:count]])]
         else:
             logging.info("after %d edits", count)
-            changes = read_of(model, deltas[number])[0]
+            changes = read_of(model.identity, deltas[number])[0]
             with model.scratch(list(changes)):
                 model.add_(changes)
                 result = measured(count)

@@ -68,7 +68,8 @@ class OwnFacts:
         if not self.facts.expanduser().is_file():
             raise UserError(f"{self.facts}: no such file")
         given = asdict(self)
-        return given | {"form": given.pop("format")}
+        given["form"] = given.pop("format")
+        return given
 
 
 def edit_facts(

@@ -188,14 +188,15 @@ def hypernetwork(
     """
     import torch
 
+    from jeep.common.settings import require_layers
     from jeep.common.storage import unfinished
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
     from jeep.model.files import write_of
 
     method, model = load_editor(editor, settings), checkpoint.load()
-    method.require_layers(model.depth)
+    require_layers(method.written, model.depth)
     chosen = [fact for path in facts for fact in load_facts(path)[:limit]]
     tensors, losses = method.train(model, chosen, seed, checkpoint.token_budget, unfinished(out))
     provenance = {"editor": editor, "settings": settings, "facts": len(chosen), "seed": seed}
-    write_of(model, out, {**tensors, "losses": torch.tensor(losses)}, provenance)
+    write_of(model.identity, out, {**tensors, "losses": torch.tensor(losses)}, provenance)

@@ -61,11 +61,11 @@ def optimize_shard(
             report_unusable(batch)
             if good:
                 name = hashlib.sha256(good[0].case_id.encode()).hexdigest()[:16]
-                _write(model, partial / f"{name}.safetensors", good, marks, spec)
+                _write(model.identity, partial / f"{name}.safetensors", good, marks, spec)
             done |= {target.case_id: target for target in good}
             progress.update(len(batch))
     ordered = [done[request.case_id] for request in requests if request.case_id in done]
-    _write(model, out, ordered, marks, spec, failed)
+    _write(model.identity, out, ordered, marks, spec, failed)
     if seconds is not None:
         write_json(seconds, {"kept": sum(times[case_id] for case_id in kept), "of": times})
     shutil.rmtree(partial, ignore_errors=True)
@@ -97,7 +97,7 @@ def _kept(paths: Iterable[Path], marks: dict[str, str]) -> dict[str, Target]:
 
 
 def _write(
-    model: EditableModel,
+    identity: str,
     path: Path,
     targets: Sequence[Target],
     marks: dict[str, str],
@@ -121,7 +121,7 @@ def _write(
         "spec": spec.model_dump(mode="json"),
         "marks": {target.case_id: marks[target.case_id] for target in targets},
     }
-    write_of(model, path, tensors, provenance)
+    write_of(identity, path, tensors, provenance)
 
 
 def read_targets(
@@ -133,8 +133,9 @@ def read_targets(
     """
     targets: dict[str, Target] = {}
     failed: set[str] = set()
+    identity = model.identity
     for path in paths:
-        tensors, provenance = read_of(model, path)
+        tensors, provenance = read_of(identity, path)
         if provenance["spec"] != spec.model_dump(mode="json"):
             raise UserError(f"{path}: target vectors of another method, or of other settings; delete it")
         targets |= _targets(tensors, provenance)

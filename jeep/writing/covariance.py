@@ -182,11 +182,13 @@ def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, An
     """Write E[k kᵀ] of each W_O to its own file, with what it is made of. Raises UserError where there was no text."""
     if not sums.tokens:
         raise UserError("the corpus has no text to estimate covariances from")
-    provenance = {"tokens": sums.tokens, "made_of": dict(made_of)}
+    identity, provenance = model.identity, {"tokens": sums.tokens, "made_of": dict(made_of)}
     for place in sums.products:
-        write_of(model, covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
+        write_of(identity, covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
 
 
 def read_covariances(paths: Iterable[Path], model: EditableModel) -> dict[Where, Float[Tensor, "d_in d_in"]]:
     """What `write_covariances` wrote, by layer and sub-layer. Raises UserError where it is of another model."""
-    return {place_of(name): matrix for path in paths for name, matrix in read_of(model, path)[0].items()}
+    paths = list(paths)
+    identity = model.identity if paths else ""
+    return {place_of(name): matrix for path in paths for name, matrix in read_of(identity, path)[0].items()}

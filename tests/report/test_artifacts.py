@@ -75,7 +75,7 @@ def test_answers_are_the_models_own_greedy_ones(trained, tmp_path):
     weight = model.network.get_parameter(name)
     before = weight.clone()
     for method, factor in (("nothing", 0.0), ("broken", -1.0)):
-        write_of(model, tmp_path / f"{method}.safetensors", {name: factor * before}, {})
+        write_of(model.identity, tmp_path / f"{method}.safetensors", {name: factor * before}, {})
     deltas = {method: tmp_path / f"{method}.safetensors" for method in ("nothing", "broken")}
     table = study(model, known, deltas)
     assert weight.equal(before)
