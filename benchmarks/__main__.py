@@ -27,7 +27,7 @@ from jeep.data.facts import Fact
 from jeep.editors import load_editor
 from jeep.measure.evaluate import evaluate, items
 from jeep.model.loading import load_model
-from jeep.model.selection import select
+from jeep.model.selection import Asking, select
 from jeep.model.tokens import Request
 from jeep.vectors.targets import Target, optimize
 from jeep.vectors.task import Task
@@ -86,7 +86,7 @@ class Bench:
         self.budget, self.rounds = arguments.token_budget, arguments.rounds
         self.needed = Needed(self.model)
         sets = [
-            select(path, "jsonl", metrics, self.model.tokenizer, None, "skip")[0]
+            select(path, "jsonl", metrics, Asking(self.model.tokenizer), None, "skip")[0]
             for path, metrics in ((arguments.counterfact, "counterfact"), (arguments.zsre, "zsre"))
         ]
         self.counterfact = sets[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from jeep.common.devices import make_repeatable, own_device
+from jeep.common.devices import cards, make_repeatable, own_devices
 from jeep.common.errors import UserError, complaint
 from jeep.stages import STAGES
 
@@ -30,11 +30,11 @@ for stage in STAGES:
 def _run(arguments: Sequence[str] | None) -> None:
     """Run one stage, on a device of its own."""
     command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    # A device named by the user is taken as named; "auto" and "cuda" mean any free one.
+    # A device named by the user is taken as named; "auto" and "cuda" mean any free one, "balanced:2" any two.
     given = (getattr(value, "device", None) for value in bound.arguments.values())
-    asked = next(filter(None, given), bound.arguments.get("device"))
-    device = own_device() if asked in ("auto", "cuda") else nullcontext(asked if asked and asked != "cpu" else None)
-    with device as accelerator:
+    asked = next(filter(None, given), bound.arguments.get("device")) or "cpu"
+    own = own_devices(cards(asked)) if cards(asked) else nullcontext(None if asked == "cpu" else asked)
+    with own as accelerator:
         if accelerator is not None:
             make_repeatable()
         command(*bound.args, **bound.kwargs)

@@ -10,21 +10,25 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from jeep.common.devices import cards
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import UNEDITED, place_name
 from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance
 from jeep.config.config import parse_config
+from jeep.config.depths import check_layers
 from jeep.config.plan import Plan, Run
 from jeep.stages import STAGES
 
 try:
     CONFIG = parse_config(config, folder=Path(workflow.configfiles[0]).parent)
+    PLAN = Plan(CONFIG)
+    check_layers(PLAN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-PLAN, EXPERIMENT, PROBE = Plan(CONFIG), CONFIG.experiment, CONFIG.probe
+EXPERIMENT, PROBE = CONFIG.experiment, CONFIG.probe
 config["provenance"] = provenance(PLAN)  # for the captions
 
 if CONFIG.workdir:
@@ -67,6 +71,15 @@ def run_options(model, dtype=None):
 
 def model_options(wildcards):
     return run_options(wildcards.model)
+
+
+def gpus_of(model):
+    """The GPUs that a job takes which runs a model."""
+    return max(1, cards(CONFIG.models[model].device))
+
+
+def gpus(wildcards):
+    return gpus_of(wildcards.model)
 
 
 def editor_of(wildcards):

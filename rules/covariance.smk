@@ -89,7 +89,7 @@ rule covariance_part:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=lambda wildcards: sample_options(wildcards.model),
         places=lambda wildcards: places_option(wildcards.model),
@@ -119,7 +119,7 @@ for number, model in enumerate(CONFIG.models):
             conda:
                 "../envs/jeep.yaml"
             resources:
-                gpu=1,
+                gpu=gpus_of(model),
             params:
                 options=sample_options(model),
                 places=places_option(model),

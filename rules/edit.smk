@@ -76,7 +76,7 @@ rule targets:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=editing_options,
         compile=compile_option,
@@ -108,7 +108,7 @@ rule edit:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=editing_options,
         editor=editor_name,

@@ -46,7 +46,7 @@ rule evaluate:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=editing_options,
         metrics=dataset_field("metrics"),

@@ -29,10 +29,11 @@ def facts_limit(wildcards):
     return option("limit", PLAN.facts_needed(wildcards.model, wildcards.dataset))
 
 
-def facts_joiner(wildcards):
-    """Nothing between prompt and answer is a joiner too."""
-    joiner = CONFIG.datasets[wildcards.dataset].joiner
-    return "" if joiner is None else f"--joiner={shlex.quote(joiner)}"
+def facts_asked(wildcards):
+    """How they are asked. Nothing between prompt and answer is a joiner too."""
+    dataset = CONFIG.datasets[wildcards.dataset]
+    joined = [] if dataset.joiner is None else [f"--joiner={shlex.quote(dataset.joiner)}"]
+    return " ".join(joined + ["--chat"] * dataset.chat)
 
 
 def prefix_kinds(wildcards):
@@ -80,11 +81,11 @@ rule facts:
         metrics=dataset_field("metrics"),
         on_invalid=dataset_field("on_invalid"),
         limit=facts_limit,
-        joiner=facts_joiner,
+        asked=facts_asked,
         code=stage_code("prepare:facts"),
     shell:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
-        " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid} {params.joiner}"
+        " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid} {params.asked}"
         " --skipped {output.skipped:q} --out {output.facts:q} 2> >(tee {log:q} >&2)"
 
 
@@ -103,7 +104,7 @@ rule prefixes:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=model_options,
         kinds=prefix_kinds,
@@ -127,7 +128,7 @@ rule hypernetwork:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=training_options,
         editor=editor_name,

@@ -83,7 +83,7 @@ rule probe_contrast:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=model_options,
         limit=probe_field("prompts"),
@@ -108,7 +108,7 @@ rule probe_prompt:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=model_options,
         number=probe_field("example"),
@@ -228,7 +228,7 @@ rule probe_words:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=model_options,
         limit=probe_field("prompts"),

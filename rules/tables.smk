@@ -181,7 +181,7 @@ rule case_study:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus_of(STUDY.model) if STUDY else 1,
     params:
         options=study_options,
         methods=STUDY.methods if STUDY else [],

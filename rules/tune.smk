@@ -128,7 +128,7 @@ rule search:
     conda:
         "../envs/jeep.yaml"
     resources:
-        gpu=1,
+        gpu=gpus,
     params:
         options=search_options,
         datasets=searched_sets,

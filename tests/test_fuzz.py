@@ -18,7 +18,7 @@ from jeep.common.errors import UserError
 from jeep.config.config import load_config
 from jeep.config.plan import Plan
 from jeep.data.facts import Fact
-from jeep.model.selection import select
+from jeep.model.selection import Asking, select
 
 EXAMPLES = settings(
     max_examples=int(os.environ.get("JEEP_FUZZ", "60")),
@@ -84,7 +84,7 @@ def test_facts(form, data, tmp_path, byte_level):
     text = json.dumps(record) if lines else json.dumps([record])
     (tmp_path / "facts").write_text(text)
     metrics = data.draw(st.sampled_from(["counterfact", "zsre"]))
-    kept, skipped = select(tmp_path / "facts", form, metrics, byte_level, None, "skip")
+    kept, skipped = select(tmp_path / "facts", form, metrics, Asking(byte_level), None, "skip")
     assert len(kept) + len(skipped) == 1
     assert all(isinstance(fact, Fact) for fact in kept)
     assert all("\n" not in row["reason"] for row in skipped)
@@ -97,7 +97,7 @@ def test_files(content, tmp_path, byte_level):
     complaints = []
     for form in FORMATS:
         try:
-            select(tmp_path / "facts", form, "zsre", byte_level, None, "skip")
+            select(tmp_path / "facts", form, "zsre", Asking(byte_level), None, "skip")
         except UserError as error:
             complaints.append(str(error))
     assert not [text for text in complaints if "\n" in text]

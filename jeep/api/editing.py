@@ -144,6 +144,7 @@ def edit(
     tokens: int | None = None,
     form: Format | None = None,
     on_invalid: Literal["error", "skip"] = "error",
+    chat: bool = False,
     seed: int = 0,
     token_budget: int = 2048,
 ) -> Edit:
@@ -153,12 +154,13 @@ def edit(
     jeep, memit, pmet, rome or ft_wd; `settings` replace some of its settings for this model, which are the paper's for
     the paper's models and else by relative depth. `regions="probe"` takes JEEP's layers from the contrast probe on
     these facts, which then need original answers. Covariances are estimated on `text` (default: leads of Wikipedia)
-    over `tokens` (default: ten for each input of W_O), and kept.
+    over `tokens` (default: ten for each input of W_O), and kept. `chat` asks each prompt as the user's turn of the
+    tokenizer's chat template.
 
     Raises UserError where facts, settings and model do not fit one another; the model is then as it was.
     """
     started = time.monotonic()
-    chosen, refused = usable_facts(facts, model.tokenizer, form, on_invalid)
+    chosen, refused = usable_facts(facts, model, form, on_invalid, chat)
     editor, full = _editor(model, method, settings or {}, _probed(model, chosen, token_budget) if regions else {})
     logging.info("%s with %s", method, json.dumps(full))
     prompts = prompts_of(chosen)

@@ -10,7 +10,8 @@ import pandas as pd
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact, InvalidFact
 from jeep.data.formats import Format, parse_facts, read_rows
-from jeep.model.selection import checked, sort_out
+from jeep.model.editable import EditableModel
+from jeep.model.selection import Asking, checked, sort_out
 
 Facts = str | Path | Fact | pd.DataFrame | Iterable[Fact | Mapping[str, Any]]
 """A file, a fact, a table with a row for each, or facts and records."""
@@ -48,20 +49,20 @@ def _parsed(facts: Facts, form: Format | None) -> Iterator[Fact | InvalidFact]:
         yield from parse_facts([named], form or _form(row))
 
 
-def check_facts(facts: Facts, tokenizer, form: Format | None = None) -> tuple[list[Fact], list[dict[str, str]]]:
-    """The facts that can be edited in a model with this tokenizer, and {case_id, reason} of the others.
+def check_facts(facts: Facts, asking: Asking, form: Format | None = None) -> tuple[list[Fact], list[dict[str, str]]]:
+    """The facts that can be edited in a model that is asked in this way, and {case_id, reason} of the others.
 
     The format is known by the fields where none is named; a file that ends in .json is a list, another has a record
     in each line.
     """
-    return sort_out(checked(_parsed(facts, form), None, tokenizer))
+    return sort_out(checked(_parsed(facts, form), None, asking))
 
 
 def usable_facts(
-    facts: Facts, tokenizer, form: Format | None, on_invalid: Literal["error", "skip"]
+    facts: Facts, model: EditableModel, form: Format | None, on_invalid: Literal["error", "skip"], chat: bool
 ) -> tuple[list[Fact], list[dict[str, str]]]:
     """As `check_facts`. Raises UserError where none can be used, or one cannot and `on_invalid` is error."""
-    usable, refused = check_facts(facts, tokenizer, form)
+    usable, refused = check_facts(facts, Asking(model.tokenizer, model.bounds, chat=chat), form)
     if refused and (on_invalid == "error" or not usable):
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(f"{InvalidFact(**refused[0])}{more}; on_invalid='skip' leaves such records out")

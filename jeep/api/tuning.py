@@ -60,6 +60,7 @@ def tune(
     tokens: int | None = None,
     form: Format | None = None,
     on_invalid: Literal["error", "skip"] = "error",
+    chat: bool = False,
     seed: int = 0,
     token_budget: int = 2048,
     notes: Path | None = None,
@@ -70,12 +71,13 @@ def tune(
     each of `draws` × `variants` trials, as many others with the best `finalists` of these. What counts is what the
     model says: the tokens of the wanted answers that are the most probable ones (zsRE's metrics), of unrelated prompts
     those that it answers before. `space` has values to try by the path of a setting, such as {"low.clamp": [0.75, 1]}
-    (default: around the settings without a search). A search that was killed goes on from `notes`.
+    (default: around the settings without a search). `chat`, `text` and `tokens` are those of `jeep.edit`. A search that
+    was killed goes on from `notes`.
 
     Raises UserError for facts without paraphrases or known unrelated answers, without which the most destructive edit
     wins, and where no settings of the space can be written.
     """
-    chosen, _ = usable_facts(facts, model.tokenizer, form, on_invalid)
+    chosen, _ = usable_facts(facts, model, form, on_invalid, chat)
     name, settings = usual_settings(method, model)
     space = dict(default_space(name, model.depth) if space is None else space)
     require_layers((layer for layer, _ in places_in(space)), model.depth, f"space of {method}: ")

@@ -1,4 +1,4 @@
-"""One GPU for each job: Snakemake's local executor counts GPUs but hands none out.
+"""GPUs of its own for each job: Snakemake's local executor counts GPUs but hands none out.
 
 This module must not start CUDA: what a process sees is fixed when CUDA starts.
 """
@@ -6,11 +6,12 @@ This module must not start CUDA: what a process sees is fixed when CUDA starts.
 import getpass
 import logging
 import os
+import random
 import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -28,26 +29,38 @@ def candidates() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-@contextmanager
-def own_device() -> Iterator[str | None]:
-    """Take a free GPU and show this process no other, for the length of a block; yields its name, None without a GPU.
+def is_balanced(device: str) -> bool:
+    """Whether a configured device means several: "balanced" all that a process sees, "balanced:2" two of them."""
+    return device.partition(":")[0] == "balanced"
 
-    The lock is the operating system's (flock) and dies with the process, however it ends. Waits while all devices are
-    taken. A single device is used as it is, without a lock: a cluster that shows a job one device has given it away,
-    and the same number means another device to another job.
+
+def cards(device: str) -> int:
+    """How many GPUs a job takes for itself on a configured device; none where the user has named one, or all."""
+    kind, _, number = device.partition(":")
+    return 1 if device in ("auto", "cuda") else int(number or 0) if kind == "balanced" else 0
+
+
+@contextmanager
+def own_devices(count: int = 1) -> Iterator[str | None]:
+    """Take free GPUs and show this process no others, for the length of a block; yields their names, None without any.
+
+    The locks are the operating system's (flock) and die with the process, however it ends. Waits while too many devices
+    are taken. Where no more are to be seen than asked for, they are used as they are, without a lock: a cluster that
+    shows a job one device has given it away, and the same number means another device to another job.
     """
     devices = candidates()
-    if len(devices) < 2:
-        yield devices[0] if devices else None
+    if len(devices) <= count:
+        yield ",".join(devices) or None
         return
-    lock, device = _take(devices)
+    locks, taken = _take(devices, count)
     outside = os.environ.get(VISIBLE)
-    os.environ[VISIBLE] = device
-    logging.info("GPU %s", device)
+    os.environ[VISIBLE] = taken
+    logging.info("GPU %s", taken)
     try:
-        yield device
+        yield taken
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
         if outside is None:
             del os.environ[VISIBLE]
         else:
@@ -65,20 +78,23 @@ def make_repeatable() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _take(devices: list[str]) -> tuple[FileLock, str]:
-    """The first device that no other process holds; waits for one."""
+def _take(devices: list[str], count: int) -> tuple[list[FileLock], str]:
+    """The first devices that no other process holds; waits for so many, and holds none meanwhile."""
     folder = Path(tempfile.gettempdir()) / f"jeep-devices-{getpass.getuser()}"
     folder.mkdir(exist_ok=True)
     told = False
     while True:
+        held: dict[str, FileLock] = {}
         for device in devices:
             lock = FileLock(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', device)}.lock")
-            try:
+            with suppress(Timeout):
                 lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            return lock, device
+                held[device] = lock
+            if len(held) == count:
+                return list(held.values()), ",".join(held)
+        for lock in held.values():
+            lock.release()
         if not told:
-            logging.info("all of %s are taken; waiting for one", ", ".join(devices))
+            logging.info("of %s, %d are free; waiting for %d", ", ".join(devices), len(held), count)
             told = True
-        time.sleep(_SECONDS_BETWEEN_TRIES)
+        time.sleep(_SECONDS_BETWEEN_TRIES * random.uniform(1, 2))  # two that wait for several must not meet for ever

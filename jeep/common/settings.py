@@ -25,6 +25,7 @@ Projection = Literal["mlp", "attention"]
 Where = tuple[int, Projection]
 """Layer and sub-layer of a W_O."""
 Dtype = Literal["float32", "float16", "bfloat16"]
+Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 Preset = Literal["paper", "release"]
 PrefixKind = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 """So many texts of so many tokens, such as 5x10."""

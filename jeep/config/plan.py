@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from jeep.common.errors import UserError, complaint
 from jeep.common.settings import UNEDITED, Dtype, Where, places_in, with_values
 from jeep.config.config import Config
 from jeep.config.schema import Grid
@@ -192,10 +195,17 @@ class Plan:
                     yield model, sets, method
 
     def first_editor(self, model: str, method: str) -> Editor:
-        """The editor with the first value of everything that is searched: nothing need be configured before."""
+        """The editor with the first value of everything that is searched: nothing need be configured before.
+
+        Raises UserError where these values are no settings of the editor.
+        """
         space = self.config.tuning.space[model][method]
         first = {path: values[0] for path, values in space.items()}
-        return load_editor(self.config.editor_name(method), with_values(self.config.general_settings(method), first))
+        settings = with_values(self.config.general_settings(method), first)
+        try:
+            return load_editor(self.config.editor_name(method), settings)
+        except ValidationError as error:
+            raise UserError(f"tuning.space.{model}.{method}: {complaint(error)}") from None
 
     def searched_places(self, model: str, method: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jeep.common.settings import Dtype, Metrics, Protocol, Strict, with_value
+from jeep.common.devices import cards, is_balanced
+from jeep.common.settings import Device, Dtype, Metrics, Protocol, Strict, with_value
 from jeep.data.formats import Format
 from jeep.data.sources import (
     DemoSource,
@@ -27,14 +28,21 @@ class Model(Strict):
 
     source: Annotated[WheelSource | HubSource | PathSource | TrainedSource, Field(discriminator="kind")]
     dtype: Dtype = "float32"
-    device: str = "auto"
-    """auto: the first GPU, or the CPU where there is none; otherwise a torch device such as cuda or cpu."""
+    device: Device = "auto"
+    """auto: a free GPU, or the CPU where there is none; balanced:N: the blocks spread over N free GPUs, what does not
+    fit over memory and disk; otherwise a torch device such as cuda:1 or cpu."""
     compile: bool = False
     """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None
     """Name in config/reported.csv, where it is a model of the paper."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Model":
+        if is_balanced(self.device) and not cards(self.device):
+            raise ValueError("device: how many GPUs a job takes is to be said, such as balanced:2")
+        return self
 
 
 class Dataset(Strict):
@@ -48,12 +56,20 @@ class Dataset(Strict):
     """What to do with a record that cannot be used: stop and name it, or leave it out and list it."""
     joiner: str | None = None
     """What stands between prompt and answer, in records that do not say; as their language has it where absent."""
+    chat: bool = False
+    """Each prompt is the user's turn of the tokenizer's chat template, for instruct models."""
     settings_of: Name | None = None
     """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None
     """Name in config/reported.csv, where it is a data set of the paper."""
+
+    @model_validator(mode="after")
+    def _one_joiner(self) -> "Dataset":
+        if self.chat and self.joiner is not None:
+            raise ValueError("joiner: a chat template says itself what stands between prompt and answer")
+        return self
 
 
 class Corpus(Strict):
@@ -116,7 +132,7 @@ class Editing(Strict):
 
     shards: PositiveInt = 1
     """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
-    solver: str | None = None
+    solver: Device | None = None
     """Device of the normal equations (float64), such as cpu; the model's where absent."""
 
 

@@ -45,6 +45,8 @@ class Fact:
     unrelated: tuple[Question, ...] = ()
     joiner: str | None = None
     """What stands between a prompt and its answer; as their language has it where absent (`jeep.data.joining`)."""
+    opening: str = ""
+    """How every prompt begins, such as the header of a conversation (`jeep.model.chat`); prefixes go behind it."""
 
     def __post_init__(self):
         for name in ("subject", "template", "target_new"):
@@ -52,6 +54,8 @@ class Fact:
                 raise InvalidFact(self.case_id, f"empty {name}")
         if self.template.count("{}") != 1:
             raise InvalidFact(self.case_id, f"the prompt needs one {{}} for the subject: {self.template!r}")
+        if not self.template.partition("{}")[0].startswith(self.opening):
+            raise InvalidFact(self.case_id, f"the prompt does not begin with its opening {self.opening!r}")
         if self.target_true is not None and not self.target_true.strip():
             raise InvalidFact(self.case_id, "empty target_true")
         if not all(prompt.strip() for prompt in self.paraphrases):
@@ -72,14 +76,12 @@ class Fact:
     def to_json(self) -> dict:
         """The record in the project's own schema, as one JSON object."""
         row = asdict(self)
-        if self.joiner is None:
-            del row["joiner"]
-        return row
+        return {name: value for name, value in row.items() if name not in _SELDOM or value != _OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Fact":
         """The record of one JSON object in the project's own schema. Raises InvalidFact where it is none."""
-        row = {"relation": "", "target_true": None, "paraphrases": (), "unrelated": (), "joiner": None} | dict(row)
+        row = _OPTIONAL | dict(row)
         case_id = str(row.pop("case_id", "?"))
         known = [each.name for each in fields(cls) if each.name != "case_id"]
         unknown = [name for name in row if name not in known]
@@ -89,7 +91,7 @@ class Fact:
         if missing:
             raise InvalidFact(case_id, f"missing field {missing[0]!r}")
         row["relation"] = "" if row["relation"] is None else row["relation"]
-        for name in ("subject", "template", "relation", "target_new"):
+        for name in ("subject", "template", "relation", "target_new", "opening"):
             row[name] = text_of(case_id, name, row[name])
         for name in ("target_true", "joiner"):
             row[name] = None if row[name] is None else text_of(case_id, name, row[name])
@@ -98,6 +100,18 @@ class Fact:
         )
         row["unrelated"] = tuple(_question(case_id, each) for each in list_of(case_id, "unrelated", row))
         return cls(case_id, **row)
+
+
+_OPTIONAL = {
+    "relation": "",
+    "target_true": None,
+    "paraphrases": (),
+    "unrelated": (),
+    "joiner": None,
+    "opening": "",
+}
+_SELDOM = ("joiner", "opening")
+"""Left out of what is written where they say nothing."""
 
 
 def text_of(case_id: str, name: str, value: Any) -> str:

@@ -52,20 +52,20 @@ class Rome(Editor):
         from jeep.writing.solve import factor_of
 
         name = model.parameter_name(self.layer)
-        weight = model.network.get_parameter(name)
+        weight = model.weight(name)
         factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
-        original = weight.data.to(model.precision, copy=True)
+        original = weight.to(model.device, model.precision, copy=True)
         written = original.clone()  # small changes add up here, not in the model's own precision
         progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
         done, saved = progress.load()
         with model.scratch([name]):
             if saved:
                 written.copy_(saved["weight"])
-                weight.data.copy_(written)
+                weight.copy_(written)
             rest = task.facts[done:]
             for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=len(task.facts)):
                 written.add_(self._change(model, fact, task, factor))
-                weight.data.copy_(written)
+                weight.copy_(written)
                 done += 1
                 progress.save(done, lambda: {"weight": written.cpu()})
         progress.end()

@@ -13,7 +13,8 @@ class BlockTrainer:
 
     def __init__(self, model: EditableModel, layer: int, learning_rate: float, weight_decay: float):
         prefix = f"{model.architecture.blocks}.{layer}"
-        self.parameters = {f"{prefix}.{name}": p for name, p in model.blocks[layer].named_parameters()}
+        names = [f"{prefix}.{name}" for name, _ in model.blocks[layer].named_parameters()]
+        self.parameters = {name: model.trainable(name) for name in names}
         self.scratch = model.scratch(list(self.parameters))
         self.originals = {name: p.detach().to(model.precision, copy=True) for name, p in self.parameters.items()}
         self.masters = {name: value.clone() for name, value in self.originals.items()}

@@ -67,7 +67,7 @@ class Trainer:
         self.answers = {kind: Answers(model, questions, first, token_budget) for kind, questions in asked.items()}
         self.facts = facts
         self.names = [model.parameter_name(layer) for layer in method.layers]
-        self.parameters = [model.network.get_parameter(name) for name in self.names]
+        self.parameters = [model.trainable(name) for name in self.names]
         self.losses: list[tuple[float, float]] = []
 
     def run(self, seed: int, checkpoint: Path | None = None) -> None:

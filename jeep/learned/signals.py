@@ -36,13 +36,13 @@ def _signals(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     with torch.enable_grad(), ExitStack() as stack:
         modules = [model.projection(layer) for layer in layers]
-        keys = [stack.enter_context(record_input(module)) for module in modules]
+        keys = [stack.enter_context(record_input(module, model.device)) for module in modules]
         outputs = [stack.enter_context(trace_output(module)) for module in modules]
         read = answers.read(batch)
         nll = functional.cross_entropy(model.logits(read.states), read.answers, reduction="none")
         loss = (nll * read.weights.to(nll)).sum()
         gradients = torch.autograd.grad(loss, [seen[0] for seen in outputs])
     for (key,), gradient in zip(keys, gradients, strict=True):
-        gradient = gradient.flatten(0, -2)
+        gradient = gradient.flatten(0, -2).to(model.device)
         index = read.index if tokens == "answer" else gradient.abs().amax(-1).nonzero()[:, 0]
         yield tuple(rows[index].detach().to("cpu", model.precision) for rows in (key, gradient))

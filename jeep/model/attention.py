@@ -7,7 +7,7 @@ of earlier tokens in front where there are some, and packs the result again.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,18 @@ class Packing:
         self.within = torch.arange(int(lengths.sum())) - self.offsets[self.row]
         starts = torch.zeros_like(lengths) if self.starts is None else torch.tensor(self.starts)
         self.positions = (self.within + starts[self.row]).to(self.device)
+
+    def on(self, device: torch.device) -> "Packing":
+        """The same for a block that runs on another device, where the keys and values of its context are."""
+        if device == self.device:
+            return self
+
+        def make() -> Packing:
+            index = self.context and self.context.index.to(device)
+            context = self.context and replace(self.context, index=index)
+            return replace(self, device=device, context=context, _made={})
+
+        return self.once(("on", device), make)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """The value that `make` returns, made once for this packing."""
@@ -213,7 +225,7 @@ def packed_attention(
     """
     if s_aux is not None:
         raise UserError(f"{module.config.model_type}: attention with sinks is not supported")
-    packing, layer = attention_mask, module.layer_idx
+    packing, layer = attention_mask.on(query.device), module.layer_idx
     packing.keep(layer, key, value)
     heads, shared = query.shape[1], key.shape[1]
     query = packing.spread(query)

@@ -1,31 +1,30 @@
 """The model that editors work on."""
 
-import hashlib
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Place, Projection
-from jeep.common.storage import sha256
 from jeep.model.architectures import architecture_of
 from jeep.model.attention import Packing, packed
 from jeep.model.batches import flat
+from jeep.model.bounds import Bounds
+from jeep.model.checkpoints import checkpoint_digest, digest, write_checkpoint
 from jeep.model.dense_attention import dense_inputs
+from jeep.model.placement import is_offloaded, kept, runs_on
 
 _UNBOUNDED = 2048
 """Positions of a model whose attention has no bound of its own."""
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
-"""Files that hold a model's weights, in some format or other."""
 
 
 class EditableModel:
@@ -44,6 +43,7 @@ class EditableModel:
         self.norm = self._part(self.architecture.norm)
         self.head = self._part(self.architecture.head)
         self._embedding = self._part(self.architecture.embedding)
+        self.bounds = Bounds.of(network.config)
         self._rotary = self._part(self.architecture.rotary) if self.architecture.rotary else None
         self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
         network.eval().requires_grad_(False)
@@ -80,13 +80,11 @@ class EditableModel:
         """
         if self.folder is not None:
             return self._digest
-        sums = [(name, bit_sum(parameter)) for name, parameter in self.network.named_parameters()]
-        return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+        return digest((name, self.weight(name)) for name, _ in self.network.named_parameters())
 
     @cached_property
     def _digest(self) -> str:
-        files = sorted(self.folder.glob("*.safetensors"))
-        return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()[:16]
+        return checkpoint_digest(self.folder)
 
     @property
     def size(self) -> int:
@@ -101,12 +99,12 @@ class EditableModel:
     @property
     def positions(self) -> int:
         """Tokens of the longest sequence that the model was made for."""
-        return getattr(self.network.config, "max_position_embeddings", _UNBOUNDED)
+        return self.bounds.positions or _UNBOUNDED
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
-        return self._embedding.weight.device
+        """Where a pass begins, and what it gives is found; blocks may run elsewhere."""
+        return runs_on(self._embedding)
 
     @property
     def precision(self) -> torch.dtype:
@@ -141,7 +139,12 @@ class EditableModel:
         return matrix.mT if isinstance(self.projection(layer, place), Conv1D) else matrix
 
     def pack(self, rows: Sequence[Sequence[int]], **options) -> tuple[Packing, Float[Tensor, "n d"]]:
-        """Token sequences as one packed batch (`options`: the Packing's), and their h⁰."""
+        """Token sequences as one packed batch (`options`: the Packing's), and their h⁰.
+
+        Raises UserError for a sequence that the model does not take.
+        """
+        for row, behind in zip(rows, options.get("starts") or [0] * len(rows), strict=True):
+            self.bounds.require(row, behind)
         packing = Packing([len(row) for row in rows], self.device, self.norm.weight.dtype, **options)
         return packing, self.embed(flat(rows, self.device), packing.positions)
 
@@ -149,11 +152,12 @@ class EditableModel:
         """h⁰: token embeddings, with learned positions where the model has them."""
         a, states = self.architecture, self._embedding(ids)
         if a.positions:
-            table = self.network.get_submodule(a.positions).weight
-            states = states + nn.functional.embedding(positions + a.first_position, table)
+            table = self.network.get_submodule(a.positions)
+            with align_module_device(table):
+                states = states + nn.functional.embedding(positions + a.first_position, table.weight).to(states.device)
         if a.embedding_norm:
             states = self.network.get_submodule(a.embedding_norm)(states)
-        return states * a.embedding_scale if a.embedding_scale else states
+        return (states * a.embedding_scale if a.embedding_scale else states).to(self.device)
 
     def run(self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int) -> Float[Tensor, "n d"]:
         """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
@@ -162,14 +166,20 @@ class EditableModel:
             for layer in range(first, last + 1):
                 states = self._block(layer, packing)(states, **inputs, **self._angles(layer, states, packing))
                 states = states[0] if isinstance(states, tuple) else states
-        return states[0]
+        return states[0].to(self.device)
 
-    def _block(self, layer: int, packing: Packing) -> nn.Module:
-        """The block, or its compiled version, which would not see the hooks inside."""
+    def _block(self, layer: int, packing: Packing) -> Callable[..., Any]:
+        """The block; or its compiled version; or, offloaded, one whose weights do not wait for the gradient.
+
+        Neither of these would see the hooks inside.
+        """
         block = self.blocks[layer]
-        if self._fast is None or not packing.repeated or any(module._forward_hooks for module in block.modules()):
+        if any(module._forward_hooks for module in block.modules()):
             return block
-        return self._fast[layer]
+        if torch.is_grad_enabled() and is_offloaded(block):
+            again = partial(packed, self.network, self.architecture.precise_scores)
+            return partial(checkpoint, block, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+        return self._fast[layer] if self._fast is not None and packing.repeated else block
 
     def _inputs(self, states: Tensor, packing: Packing) -> dict[str, Any]:
         """What every block is given beside its states."""
@@ -191,7 +201,7 @@ class EditableModel:
         a = self.architecture
         norm = a.mlp_norm if place == "mlp" else a.attention_norm
         if norm:
-            output = self.blocks[layer].get_submodule(norm)(output)
+            output = self.blocks[layer].get_submodule(norm)(output).to(output.device)
         return output * a.residual_scale if a.residual_scale else output
 
     def in_front(
@@ -218,46 +228,40 @@ class EditableModel:
     def logits(self, states: Float[Tensor, "n d"], *, norm: bool = True) -> Float[Tensor, "n vocabulary"]:
         """Final norm (unless `norm` is false) and LM head, in `precision`."""
         a = self.architecture
-        logits = self.head(self.norm(states) if norm else states).to(self.precision)
+        logits = self.head(self.norm(states) if norm else states).to(self.device, self.precision)
         if a.logit_scale:
             logits = logits * a.logit_scale
         if a.logit_divisor:
             logits = logits / a.logit_divisor
         return a.logit_cap * torch.tanh(logits / a.logit_cap) if a.logit_cap else logits
 
+    def trainable(self, name: str) -> nn.Parameter:
+        """A parameter to take gradients by. Raises UserError for one that is offloaded."""
+        parameter = self.network.get_parameter(name)
+        if parameter.is_meta:
+            raise UserError(f"{name} is trained, and offloaded: it needs a device, or a layer on one")
+        return parameter
+
+    def weight(self, name: str) -> Tensor:
+        """The data of a parameter, where it is kept: what is changed there is changed in the model."""
+        return kept(self.network, name)
+
     def add_(self, deltas: dict[str, Tensor]) -> None:
         """Add changes to parameters, by name, in place."""
         for name, delta in deltas.items():
-            parameter = self.network.get_parameter(name)
-            parameter.data.add_(delta.to(parameter.device, parameter.dtype))
+            weight = self.weight(name)
+            weight.add_(delta.to(weight.device, weight.dtype))
 
     def save(self, folder: Path) -> None:
         """Write the model and its tokenizer as an ordinary checkpoint folder, with what else lay beside its weights."""
-        given = self.network.generation_config
-        self.network.generation_config = GenerationConfig()  # some that are read are refused when they are written
-        try:
-            self.network.save_pretrained(folder)
-        finally:
-            self.network.generation_config = given
-        given.to_json_file(folder / "generation_config.json")
-        self.tokenizer.save_pretrained(folder)
-        for path in self.folder.iterdir() if self.folder else ():
-            weights = path.suffix in _WEIGHTS or path.match("*.index.json")
-            if path.is_file() and not weights and not (folder / path.name).exists():
-                shutil.copy(path, folder)
+        write_checkpoint(self.network, self.tokenizer, self.folder, folder)
 
     @contextmanager
     def scratch(self, names: list[str]) -> Iterator[None]:
         """The named parameters are back, bit for bit, when the block ends, also by an exception."""
-        saved = {name: self.network.get_parameter(name).data.clone() for name in names}
+        saved = {name: self.weight(name).clone() for name in names}
         try:
             yield
         finally:
             for name, value in saved.items():
-                self.network.get_parameter(name).data.copy_(value)
-
-
-def bit_sum(tensor: Tensor) -> int:
-    """Sum of a tensor's bits as integers, which no order and no number of threads changes."""
-    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return int(tensor.detach().view(kinds[tensor.element_size()]).sum(dtype=torch.int64))
+                self.weight(name).copy_(value)

@@ -1,17 +1,21 @@
-"""Read and change states inside a forward pass of a packed batch, for the length of a block of code."""
+"""Read and change states inside a forward pass of a packed batch, for the length of a block of code.
+
+What is read is brought to `home`, where the pass begins: the module may run elsewhere.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
 @contextmanager
-def record_input(module: nn.Module) -> Iterator[list[Tensor]]:
+def record_input(module: nn.Module, home: torch.device) -> Iterator[list[Tensor]]:
     """Collect the inputs of a module, (n, d_in) each; of a W_O these are the keys of every token."""
     seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2).to(home)))
     try:
         yield seen
     finally:
@@ -19,13 +23,14 @@ def record_input(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def record_output(module: nn.Module) -> Iterator[list[Tensor]]:
+def record_output(module: nn.Module, home: torch.device) -> Iterator[list[Tensor]]:
     """Collect the outputs of a module, (n, d) each."""
     seen: list[Tensor] = []
 
     def hook(_, __, output):
         # A copy: some blocks go on in place.
-        seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, -2).clone())
+        output = output[0] if isinstance(output, tuple) else output
+        seen.append(output.flatten(0, -2).to(home, copy=True))
 
     handle = module.register_forward_hook(hook)
     try:
@@ -39,7 +44,8 @@ def shift_output(module: nn.Module, index: Int[Tensor, " k"], shift: Float[Tenso
     """Add `shift` to a module's output at the tokens `index` of the packed batch."""
 
     def hook(_, __, output):
-        return output.flatten(0, -2).index_add(0, index, shift.to(output.dtype)).view_as(output)
+        here = output.device
+        return output.flatten(0, -2).index_add(0, index.to(here), shift.to(here, output.dtype)).view_as(output)
 
     handle = module.register_forward_hook(hook)
     try:

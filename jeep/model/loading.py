@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from jeep.common.devices import is_balanced
 from jeep.common.errors import UserError
 from jeep.model.architectures import architecture_of
 from jeep.model.editable import EditableModel
@@ -22,8 +23,10 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.02, tor
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none."""
-    if device != "auto":
+    """The torch device of a configured one: "auto" is the first GPU, or the CPU where there is none; "balanced" begins
+    there.
+    """
+    if device != "auto" and not is_balanced(device):
         try:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
@@ -37,14 +40,18 @@ def load_model(
 ) -> EditableModel:
     """Load a checkpoint folder. A `dtype` of "auto" is the checkpoint's own.
 
-    Raises UserError when it is missing, of an unknown architecture, damaged or not whole, or when its packed forward
-    pass is not its own. `compiled` needs a C++ compiler on a CPU; UserError without one.
+    "balanced" spreads the blocks over all accelerators that the process sees, and what does not fit there over memory
+    and disk. Raises UserError when the checkpoint is missing, of an unknown architecture, damaged or not whole, or when
+    its packed forward pass is not its own. `compiled` needs a model on one device and, on a CPU, a C++ compiler.
     """
     _require_architecture(folder)
     target = pick_device(device)
     if compiled and target.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         raise UserError("compile: true needs a C++ compiler (g++), and there is none")
-    where = {"": target} if target.type != "cpu" else None
+    spread = is_balanced(device)
+    if compiled and spread:
+        raise UserError("compile: true needs a model on one device")
+    where = "balanced" if spread else {"": target} if target.type != "cpu" else None
     network = _whole(folder, dtype=getattr(torch, dtype, dtype), device_map=where)
     model = EditableModel(network, load_tokenizer(folder), compiled=compiled)
     model.folder = Path(folder)
@@ -77,6 +84,7 @@ def check_forward(model: EditableModel) -> None:
     kind = model.network.config.model_type
     rows = [encode(model.tokenizer, text)[: model.positions] for text in _TEXTS]
     own = [model.network(input_ids=torch.tensor([row], device=model.device)).logits[0] for row in rows]
+    own = [each.to(model.device) for each in own]
     try:
         packing, states = model.pack(rows)
         ours = model.logits(model.run(states, packing, 0, model.depth - 1)).split(packing.lengths)

@@ -1,32 +1,62 @@
 """Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact, InvalidFact
 from jeep.data.formats import Format, read_facts
+from jeep.model.bounds import Bounds
+from jeep.model.chat import Chat
 from jeep.model.tokens import encode_answers, locate, locate_subject
+
+_PREFIX = 16
+"""Tokens of the longest random prefix that stands in front of an edited prompt."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How facts are asked of a model."""
+
+    tokenizer: Any
+    bounds: Bounds | None = None
+    """Not checked where absent."""
+    joiner: str | None = None
+    """What stands between prompt and answer of records that do not say."""
+    chat: bool = False
+    """Each prompt is the user's turn of the tokenizer's chat template."""
+
+    def frame(self, items: Iterable[Fact | InvalidFact]) -> Iterator[Fact | InvalidFact]:
+        """The facts with every prompt as it is asked. Raises UserError for a chat without a template."""
+        chat = Chat.of(self.tokenizer) if self.chat else None
+        for item in items:
+            if isinstance(item, InvalidFact):
+                yield item
+            elif chat is None:
+                yield replace(item, joiner=self.joiner) if item.joiner is None else item
+            else:
+                try:
+                    yield chat.framed(item)
+                except InvalidFact as error:
+                    yield error
 
 
 def select(
     path: Path,
     form: Format,
     metrics: Metrics,
-    tokenizer,
+    asking: Asking,
     limit: int | None,
     on_invalid: Literal["error", "skip"],
-    joiner: str | None = None,
 ) -> tuple[list[Fact], list[dict[str, str]]]:
     """The first `limit` usable facts, and the records passed over on the way as {case_id, reason}.
 
-    `joiner` stands between prompt and answer of records that name none. Raises UserError at the first unusable record
-    where `on_invalid` is "error".
+    Raises UserError at the first unusable record where `on_invalid` is "error".
     """
-    items = checked(_joined(read_facts(path, form), joiner), metrics, tokenizer)
+    items = checked(read_facts(path, form), metrics, asking)
     return sort_out(_strict(items, path) if on_invalid == "error" else items, limit)
 
 
@@ -48,11 +78,6 @@ def contradictions(facts: Sequence[Fact]) -> dict[str, str]:
         if other.target_new.strip() != fact.target_new.strip():
             found[fact.case_id], found[other.case_id] = other.case_id, fact.case_id
     return found
-
-
-def _joined(items: Iterable[Fact | InvalidFact], joiner: str | None) -> Iterator[Fact | InvalidFact]:
-    for item in items:
-        yield replace(item, joiner=joiner) if isinstance(item, Fact) and item.joiner is None else item
 
 
 def _strict(items: Iterable[Fact | InvalidFact], path: Path) -> Iterator[Fact]:
@@ -77,38 +102,49 @@ def sort_out(items: Iterable[Fact | InvalidFact], limit: int | None = None) -> t
     return kept, skipped
 
 
-def checked(facts: Iterable[Fact | InvalidFact], metrics: Metrics | None, tokenizer) -> Iterator[Fact | InvalidFact]:
-    """Each fact, or why it cannot be used with a tokenizer (and a metric, where one is named)."""
+def checked(
+    facts: Iterable[Fact | InvalidFact], metrics: Metrics | None, asking: Asking
+) -> Iterator[Fact | InvalidFact]:
+    """Each fact as it is asked, or why it cannot be (and be measured, where a metric is named)."""
     seen: set[str] = set()
-    for fact in facts:
+    for fact in asking.frame(facts):
         if isinstance(fact, Fact):
             try:
                 if fact.case_id in seen:
                     raise InvalidFact(fact.case_id, "its case id occurs twice")
                 seen.add(fact.case_id)
-                _check(fact, metrics, tokenizer)
+                _check(fact, metrics, asking)
             except UserError as error:
                 yield error if isinstance(error, InvalidFact) else InvalidFact(fact.case_id, str(error))
                 continue
         yield fact
 
 
-def _check(fact: Fact, metrics: Metrics | None, tokenizer) -> None:
-    """Raise UserError unless every position and every answer of the fact can be found."""
+def _check(fact: Fact, metrics: Metrics | None, asking: Asking) -> None:
+    """Raise UserError unless every position and every answer of the fact can be found, and the model takes them."""
     if metrics == "counterfact" and fact.target_true is None:
         raise InvalidFact(fact.case_id, "no target_true, which the counterfact metrics compare with")
     if metrics == "counterfact" and fact.target_true.strip() == fact.target_new.strip():
         raise InvalidFact(fact.case_id, f"the new answer is the true one: {fact.target_new!r}")
-    locate(tokenizer, fact)
-    locate_subject(tokenizer, fact)
+    locate(asking.tokenizer, fact)
+    locate_subject(asking.tokenizer, fact)
     own = [answer for answer in (fact.target_new, fact.target_true) if answer is not None]
     compared = [fact.target_new] if metrics == "counterfact" else []
-    asked = [(prompt, own) for prompt in (fact.prompt, *fact.paraphrases)]
-    asked += [(each.prompt, [each.answer, *compared]) for each in fact.unrelated]
-    for prompt, answers in asked:
-        ids, _ = encode_answers(tokenizer, prompt, answers, fact.joiner)
-        if ids[:2] == (tokenizer.bos_token_id,) * 2:
-            raise InvalidFact(fact.case_id, f"the tokenizer adds the {tokenizer.bos_token} that {prompt!r} has already")
-        special = [token for token in tokenizer.all_special_tokens for answer in answers if token in answer]
-        if special:
-            raise InvalidFact(fact.case_id, f"the special token {special[0]} is written in an answer of {prompt!r}")
+    _check_prompt(fact, fact.prompt, own, asking, room=_PREFIX)
+    for prompt in fact.paraphrases:
+        _check_prompt(fact, prompt, own, asking)
+    for each in fact.unrelated:
+        _check_prompt(fact, each.prompt, [each.answer, *compared], asking)
+
+
+def _check_prompt(fact: Fact, prompt: str, answers: Sequence[str], asking: Asking, room: int = 0) -> None:
+    """Raise UserError unless the answers of a prompt can be told from it, and the model takes them `room` tokens on."""
+    tokenizer = asking.tokenizer
+    ids, behind = encode_answers(tokenizer, prompt, answers, fact.joiner)
+    if ids[:2] == (tokenizer.bos_token_id,) * 2:
+        raise InvalidFact(fact.case_id, f"the tokenizer adds the {tokenizer.bos_token} that {prompt!r} has already")
+    special = [token for token in tokenizer.all_special_tokens for answer in answers if token in answer]
+    if special:
+        raise InvalidFact(fact.case_id, f"the special token {special[0]} is written in an answer of {prompt!r}")
+    for answer in behind if asking.bounds else ():
+        asking.bounds.require(ids + answer, room)

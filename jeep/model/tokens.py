@@ -54,13 +54,14 @@ def encode(tokenizer, text: str) -> list[int]:
 
 
 def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
-    """Tokenise `prefix` with the fact's prompt in its `{}` and find the subject's last token.
+    """Tokenise `prefix` with the fact's prompt in its `{}` (behind its opening) and find the subject's last token.
 
     The position is read off the tokenizer's offset mapping: the last token that covers the subject's last character
     (with byte-level tokens, several may). Raises InvalidFact when no token covers it.
     """
     before, after = (part for part in prefix.split("{}", 1))
-    front, continuation = join(before + fact.prompt + after, fact.target_new, fact.joiner)
+    prompt = fact.opening + before + fact.prompt.removeprefix(fact.opening) + after
+    front, continuation = join(prompt, fact.target_new, fact.joiner)
     ids, spans, _ = _split(tokenizer, front, continuation)
     end = len(before) + fact.template.index("{}") + len(fact.subject.rstrip())
     return _covering(fact.case_id, ids, spans, end, front)
@@ -68,8 +69,9 @@ def locate(tokenizer, fact: Fact, prefix: str = "{}") -> Prompt:
 
 def locate_subject(tokenizer, fact: Fact) -> Prompt:
     """The prompt "{subject} is a", where the KL term of Eq. 11 is measured, cut after the subject's last token."""
-    text = f"{fact.subject} is a"
-    prompt = _covering(fact.case_id, *_encode(tokenizer, text), len(fact.subject.rstrip()), text)
+    text = f"{fact.opening}{fact.subject} is a"
+    end = len(fact.opening) + len(fact.subject.rstrip())
+    prompt = _covering(fact.case_id, *_encode(tokenizer, text), end, text)
     return Prompt(prompt.ids[: prompt.subject_last + 1], prompt.subject_last)
 
 

@@ -46,7 +46,7 @@ def flows(
         for layer in range(model.depth):
             with ExitStack() as stack:
                 modules = [model.projection(layer, place) for place in ("mlp", "attention")]
-                seen = [stack.enter_context(record_output(module)) for module in modules]
+                seen = [stack.enter_context(record_output(module, model.device)) for module in modules]
                 states = model.run(states, packing, layer, layer)
             hidden.append(states[chosen])
             for place, part, (output,) in zip(("mlp", "attention"), parts, seen, strict=True):

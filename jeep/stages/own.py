@@ -53,6 +53,8 @@ class OwnFacts:
     format: Form = None
     on_invalid: Literal["error", "skip"] = "error"
     """stop at a record that cannot be used, or leave it out"""
+    chat: bool = False
+    """ask each prompt as the user's turn of the tokenizer's chat template"""
     text: Path | None = None
     """text for the covariances, JSON lines or plain (default: leads of Wikipedia)"""
     tokens: int | None = None
@@ -138,15 +140,24 @@ def tune(
     logging.info("settings in %s, all trials in %s", out, table)
 
 
-def check_facts(facts: FactsFile, *, model: ModelName, format: Form = None, revision: Revision = None) -> None:
-    """Say what is wrong with a file of facts for a model's tokenizer, before anything runs."""
+def check_facts(
+    facts: FactsFile, *, model: ModelName, format: Form = None, revision: Revision = None, chat: bool = False
+) -> None:
+    """Say what is wrong with a file of facts for a model's tokenizer, before anything runs.
+
+    Args:
+        chat: ask each prompt as the user's turn of the tokenizer's chat template
+    """
     from jeep.api.facts import check_facts as check
     from jeep.api.models import folder_of
     from jeep.common.errors import UserError
-    from jeep.model.selection import contradictions
+    from jeep.model.bounds import Bounds
+    from jeep.model.selection import Asking, contradictions
     from jeep.model.tokens import load_tokenizer
 
-    usable, refused = check(facts, load_tokenizer(folder_of(model, revision, weights=False)), format)
+    folder = folder_of(model, revision, weights=False)
+    asking = Asking(load_tokenizer(folder), Bounds.in_folder(folder), chat=chat)
+    usable, refused = check(facts, asking, format)
     for row in refused:
         logging.warning("record %s: %s", row["case_id"], row["reason"])
     for one, other in contradictions(usable).items():

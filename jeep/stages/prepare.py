@@ -95,6 +95,7 @@ def facts(
     limit: Limit = None,
     on_invalid: Literal["error", "skip"] = "error",
     joiner: str | None = None,
+    chat: bool = False,
     skipped: Path,
     out: Out,
 ) -> None:
@@ -103,16 +104,19 @@ def facts(
     Args:
         input: file of facts
         format: format of the file
-        model: checkpoint folder, for its tokenizer
+        model: checkpoint folder, for its tokenizer and its bounds
         on_invalid: stop at a record that cannot be used, or leave it out
         joiner: what stands between a prompt and its answer (default: as their language has it)
+        chat: ask each prompt as the user's turn of the tokenizer's chat template
         skipped: where the left-out records are listed, with reasons
     """
     from jeep.common.storage import write_jsonl
-    from jeep.model.selection import contradictions, require_enough, select
+    from jeep.model.bounds import Bounds
+    from jeep.model.selection import Asking, contradictions, require_enough, select
     from jeep.model.tokens import load_tokenizer
 
-    kept, left_out = select(input, format, metrics, load_tokenizer(model), limit, on_invalid, joiner)
+    asking = Asking(load_tokenizer(model), Bounds.in_folder(model), joiner, chat)
+    kept, left_out = select(input, format, metrics, asking, limit, on_invalid)
     write_jsonl(skipped, left_out)
     require_enough(input, kept, left_out, limit)
     for one, other in contradictions(kept).items():

@@ -14,7 +14,8 @@ from jeep.data.facts import Fact
 from jeep.editors.base import Editor
 from jeep.measure.evaluate import evaluate
 from jeep.measure.metrics import summarize
-from jeep.model.editable import EditableModel, bit_sum
+from jeep.model.checkpoints import bit_sum
+from jeep.model.editable import EditableModel
 from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
 

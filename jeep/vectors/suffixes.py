@@ -98,7 +98,7 @@ class Problem:
         lowest = [(number, site) for number, site in enumerate(self.sites) if site.layer == self.begin]
         with ExitStack() as stack:
             inner = {
-                number: stack.enter_context(record_output(model.projection(site.layer, site.place)))
+                number: stack.enter_context(record_output(model.projection(site.layer, site.place), model.device))
                 for number, site in lowest
                 if site.place != "output"
             }
@@ -218,7 +218,7 @@ class Selection:
             for number, site in here:
                 if site.place != "output":
                     module = self.model.projection(layer, site.place)
-                    inner[number] = stack.enter_context(record_output(module))
+                    inner[number] = stack.enter_context(record_output(module, self.model.device))
                     if self.problem.inside(site):
                         index, requests = self.lookups[number]
                         stack.enter_context(shift_output(module, index, requests.repeat(deltas[number])))

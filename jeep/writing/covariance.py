@@ -89,7 +89,7 @@ def accumulate(
     rows, budget = iter(rows), Budget(token_budget)
     top = max(layer for layer, _ in places)
     with ExitStack() as stack:
-        seen = {place: stack.enter_context(record_input(model.projection(*place))) for place in places}
+        seen = {place: stack.enter_context(record_input(model.projection(*place), model.device)) for place in places}
 
         def run(batch: list[tuple[int, ...]]) -> None:
             for kept in seen.values():

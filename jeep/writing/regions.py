@@ -64,12 +64,13 @@ class LayerWalk:
 
     def keys(self, position: Position, place: Projection = "mlp") -> Float[Tensor, "d_in rows"]:
         """The inputs of a W_O of the current layer at each prompt's lookup position."""
-        recorder = record_input(self.model.projection(self.layer, place))
+        recorder = record_input(self.model.projection(self.layer, place), self.model.device)
         return self._read(range(len(self.prompts)), self.layer, position, recorder)
 
     def values(self, layer: int, place: Place, position: Position) -> Float[Tensor, "d m"]:
         """The bare prompts' states at `place` of a layer at or above the current one, all layers as they are now."""
-        recorder = nullcontext() if place == "output" else record_output(self.model.module(layer, place))
+        module, home = self.model.module(layer, place), self.model.device
+        recorder = nullcontext() if place == "output" else record_output(module, home)
         return self._read(self.bare, layer, position, recorder)
 
     def _batches(
@@ -150,7 +151,7 @@ def write_regions(
             change = closed_form_update(wanted, keys, covariance, placement.prior, solver)
             name = model.parameter_name(layer, placement.edited)
             deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
-            norm = model.network.get_parameter(name).float().norm()
+            norm = model.weight(name).float().norm()
             model.add_({name: deltas[name]})
             task.trace.append(_step(placement, layer, float(deltas[name].norm() / norm), residuals))
             if left == 1:

@@ -81,7 +81,7 @@ def test_a_bad_call_is_one_line_and_leaves_nothing(more, complaint, files, capsy
 def test_a_device_that_is_not_named_is_a_free_one(device, taken, files, monkeypatch):
     """As for the pipeline's stages: several edits at once take a GPU each."""
     asked = []
-    monkeypatch.setattr("jeep.__main__.own_device", lambda: asked.append(1) or nullcontext())
+    monkeypatch.setattr("jeep.__main__.own_devices", lambda _: asked.append(1) or nullcontext())
 
     def stops(self):
         raise UserError("far enough")

@@ -11,8 +11,8 @@ from jeep.__main__ import main
 
 JOB = """
 import os, sys
-from jeep.common.devices import own_device
-with own_device() as device:
+from jeep.common.devices import own_devices
+with own_devices() as device:
     print(device, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     sys.stdin.readline()
 """
@@ -72,11 +72,11 @@ def test_a_single_device_is_taken_as_it_is(start):
 
 
 def test_without_a_gpu_nothing_is_taken(monkeypatch, tmp_path):
-    from jeep.common.devices import own_device
+    from jeep.common.devices import own_devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with own_device() as device:
+    with own_devices() as device:
         assert device is None
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 

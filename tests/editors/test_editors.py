@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from conftest import KINDS, random_network
 
 from jeep.editors import EDITORS, load_editor
@@ -123,6 +124,18 @@ def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, giv
     release = deltas_of(name, trained, facts[:2], prefixes, given, **settings, preset="release")
     assert paper.keys() == release.keys()
     assert any(not torch.allclose(paper[key], release[key]) for key in paper)
+
+
+@pytest.mark.parametrize("name", LOCATE_THEN_EDIT)
+def test_a_model_whose_weights_are_offloaded_is_edited_alike(name, trained, facts, prefixes, given):
+    network = cpu_offload(copy.deepcopy(trained.network), torch.device("cpu"))
+    model = EditableModel(network, trained.tokenizer)
+    assert model.projection(1).weight.is_meta
+    deltas = deltas_of(name, model, facts[:2], prefixes, given)
+    torch.testing.assert_close(deltas, deltas_of(name, trained, facts[:2], prefixes, given))
+    with model.scratch(list(deltas)):
+        model.add_(deltas)
+        assert evaluate(model, facts[:2], "counterfact", 500).groupby("metric")["value"].mean()["ES"] == 1
 
 
 @pytest.mark.parametrize("name", EDITORS)

@@ -106,7 +106,7 @@ def test_continuing_behind_kept_keys_and_values_changes_nothing(pair):
 def test_states_are_read_where_the_table_says(pair, place):
     network, model = pair
     packing, states = packed(model)
-    with record_output(model.module(2, place)) as seen:
+    with record_output(model.module(2, place), model.device) as seen:
         model.run(states, packing, 0, 2)
     (theirs,) = read(network, [ROWS[2]], 2, place, [4])
     torch.testing.assert_close(seen[0][packing.offsets[2] + 4], theirs, rtol=1e-4, atol=1e-4)
@@ -116,7 +116,10 @@ def test_a_block_adds_its_attention_and_its_mlp(pair):
     """h^l = h^(l-1) + a^l + m^l (Eq. 2), for parallel and for sequential blocks."""
     _, model = pair
     packing, states = packed(model)
-    with record_output(model.projection(0, "mlp")) as m, record_output(model.projection(0, "attention")) as a:
+    with (
+        record_output(model.projection(0, "mlp"), model.device) as m,
+        record_output(model.projection(0, "attention"), model.device) as a,
+    ):
         output = model.run(states, packing, 0, 0)
     added = model.added(0, "attention", a[0]) + model.added(0, "mlp", m[0])
     torch.testing.assert_close(output, states + added, rtol=1e-4, atol=1e-4)
@@ -142,7 +145,7 @@ def test_parallel_says_whether_the_mlp_reads_the_attention(pair):
 
     def key(shift):
         handle = model.projection(0, "attention").register_forward_hook(lambda *args: args[2] + shift)
-        with record_input(model.projection(0)) as seen:
+        with record_input(model.projection(0), model.device) as seen:
             model.run(states, packing, 0, 0)
         handle.remove()
         return seen[0]
@@ -155,11 +158,14 @@ def test_a_change_of_w_o_is_stored_in_the_parameters_orientation(pair):
     _, model = pair
     packing, states = packed(model)
     torch.manual_seed(1)
-    with record_input(model.projection(1)) as keys, record_output(model.projection(1)) as before:
+    with (
+        record_input(model.projection(1), model.device) as keys,
+        record_output(model.projection(1), model.device) as before,
+    ):
         model.run(states, packing, 0, 1)
     change = torch.randn(32, keys[0].shape[1])
     name = model.parameter_name(1)
-    with model.scratch([name]), record_output(model.projection(1)) as after:
+    with model.scratch([name]), record_output(model.projection(1), model.device) as after:
         model.add_({name: model.as_stored(1, change)})
         model.run(states, packing, 0, 1)
     torch.testing.assert_close(after[0] - before[0], keys[0] @ change.T, rtol=1e-3, atol=1e-3)
