@@ -6,9 +6,12 @@ JEEP_FUZZ=10000 tries as many of each; findings become cases of their own.
 import copy
 import json
 import os
+import shutil
+from itertools import islice
 
 import pytest
 import yaml
+from conftest import random_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import CONFIG
@@ -16,8 +19,11 @@ from samples import COUNTERFACT, EASYEDIT, GOOD, ZSRE
 
 from jeep.common.errors import UserError
 from jeep.config.config import load_config
+from jeep.config.depths import check_layers
 from jeep.config.plan import Plan
 from jeep.data.facts import Fact
+from jeep.model.editable import EditableModel
+from jeep.model.loading import check_checkpoint, load_model
 from jeep.model.selection import Asking, select
 
 EXAMPLES = settings(
@@ -114,8 +120,35 @@ def test_configurations(data, tmp_path):
     try:
         plan = Plan(load_config(tmp_path / "config.yaml"))
         list(plan.runs)
+        check_layers(plan)
         for model in plan.experiment.models:
             plan.asked_places(model)
+    except UserError as error:
+        complaint = str(error)
+    else:
+        complaint = ""
+    assert "\n" not in complaint.strip()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, byte_level):
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    EditableModel(random_network("llama"), byte_level).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@EXAMPLES
+@given(data=st.data())
+def test_models(name, data, tmp_path, checkpoint):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    content = json.loads((checkpoint / name).read_text())
+    path = data.draw(st.sampled_from([path for path in islice(places(content), 200) if path]))
+    (folder / name).write_text(json.dumps(put(content, path, data.draw(st.one_of(VALUES, st.just(...))))))
+    try:
+        check_checkpoint(folder)
+        load_model(folder, device="cpu")
     except UserError as error:
         complaint = str(error)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -306,6 +307,13 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
             lambda c: c["methods"]["jeep"].update(overrides={"none": {}}),
             "'none' is no model or model/dataset",
         ),
+        (
+            lambda c: c["methods"]["memit"]["settings"]["region"].update(layers=[4]),
+            "methods.memit for tiny/cities: layer 4 of a model that has 4, counted from 0",
+        ),
+        (lambda c: c["models"]["tiny"].update(device="cpu$(touch owned)"), "models.tiny.device: "),
+        (lambda c: c["models"]["tiny"].update(device="balanced"), "such as balanced:2"),
+        (lambda c: c["datasets"]["cities"].update(chat=True, joiner=": "), "joiner: a chat template says itself"),
     ],
 )
 def test_a_bad_configuration_fails_before_the_dag(fresh, change, complaint):
@@ -318,6 +326,21 @@ def test_a_bad_configuration_fails_before_the_dag(fresh, change, complaint):
     assert complaint in output
     assert "Traceback" not in output
     assert "Job stats" not in output
+
+
+def test_a_job_is_given_what_its_model_and_its_facts_ask_for(fresh):
+    def asking(config):
+        config["models"]["tiny"]["device"] = "balanced:2"
+        config["datasets"]["cities"]["chat"] = True
+
+    try:
+        write_config(fresh, asking)
+        _, output = snakemake(fresh, "-n", "-p", "all")
+    finally:
+        write_config(fresh)
+    assert set(re.findall(r"gpu=(\d+)", output)) == {"2"}
+    assert "--on-invalid skip --chat" in output
+    assert "--device balanced:2" in output
 
 
 MODEL = ["--model", "nowhere", "--facts", "none.jsonl"]

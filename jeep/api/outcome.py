@@ -14,6 +14,8 @@ from jeep.model.tokens import encode_pair
 from jeep.vectors.targets import Target
 
 KINDS = ("edited", "paraphrase", "unrelated")
+_SHOWN = 120
+"""Characters of a prompt in a line."""
 REACHED = 0.5
 """Probability of the new answer under its target vector, from which on the vector is said to reach it."""
 
@@ -113,4 +115,10 @@ def summary(outcome: pd.DataFrame, seconds: float) -> str:
     lines.append(f"{seconds:.0f} s")
     failed = outcome[(outcome["kind"] == "edited") & ~outcome["ok"]]
     text = "; ".join(lines)
-    return "\n".join([text, *(f"  {row.prompt} … {row.answer}: {row.why}" for row in failed.itertuples())])
+    return "\n".join([text, *(f"  {_end(row.prompt)} … {row.answer}: {row.why}" for row in failed.itertuples())])
+
+
+def _end(prompt: str) -> str:
+    """The end of a prompt in one line: what stands in front is a conversation's header."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= _SHOWN else f"…{line[-_SHOWN:]}"

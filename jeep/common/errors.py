@@ -1,10 +1,26 @@
 """The one exception a user is meant to see: its text says what is wrong, where, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic import ValidationError
 
 
 class UserError(Exception):
     """Bad input or configuration. The command line prints its message in one line and exits with status 2."""
+
+
+@contextmanager
+def blamed_on(what: object) -> Iterator[None]:
+    """Whatever others' code raises over a user's file in a block is a UserError in one line, beginning with `what`."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        plain = isinstance(error, OSError | ValueError | RuntimeError)
+        reason = "" if plain and str(error) else f"{type(error).__name__}: "
+        raise UserError(f"{what}: {reason}{' '.join(str(error).split())[:200]}") from error
 
 
 def complaint(error: ValidationError) -> str:

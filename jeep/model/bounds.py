@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, blamed_on
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,8 @@ class Bounds:
     @classmethod
     def in_folder(cls, folder: Path | str) -> "Bounds":
         """Those of a checkpoint folder. Raises UserError where there is none."""
-        try:
+        with blamed_on(folder):
             return cls.of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: {' '.join(str(error).split())[:200]}") from None
 
     def require(self, ids: Sequence[int], behind: int = 0) -> None:
         """Raise UserError for a sequence (`behind` others) that is too long, or has a token without an embedding."""

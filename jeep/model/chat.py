@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from jinja2 import TemplateError
-
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, blamed_on
 from jeep.data.facts import Fact, InvalidFact, Question
 from jeep.model.tokens import encode
 
@@ -27,12 +25,10 @@ class Chat:
         Raises UserError where it has none, or none that a user's turn can be told from.
         """
         turns = [{"role": "user", "content": _TURN}]
-        try:
+        with blamed_on("chat: the tokenizer has no chat template that can be used"):
             asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, date_string=_DATE)
             turns.append({"role": "assistant", "content": _ANSWER})
             answered = tokenizer.apply_chat_template(turns, tokenize=False, date_string=_DATE)
-        except (ValueError, TemplateError) as error:
-            raise UserError(f"chat: the tokenizer has no chat template ({str(error).splitlines()[0]})") from None
         opening, turn, closing = asked.partition(_TURN)
         if not turn or _TURN in closing:
             raise UserError("chat: the tokenizer's chat template does not show a user's turn once and as it is")

@@ -2,17 +2,16 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from jeep.common.devices import is_balanced
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, blamed_on
 from jeep.model.architectures import architecture_of
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode, load_tokenizer
@@ -83,13 +82,12 @@ def check_forward(model: EditableModel) -> None:
     """Raise UserError where the packed forward pass of two short texts is not the model's own, with the difference."""
     kind = model.network.config.model_type
     rows = [encode(model.tokenizer, text)[: model.positions] for text in _TEXTS]
-    own = [model.network(input_ids=torch.tensor([row], device=model.device)).logits[0] for row in rows]
+    with blamed_on(kind):
+        own = [model.network(input_ids=torch.tensor([row], device=model.device)).logits[0] for row in rows]
     own = [each.to(model.device) for each in own]
-    try:
+    with blamed_on(f"{kind}: its row in jeep/model/architectures.py does not fit it"):
         packing, states = model.pack(rows)
         ours = model.logits(model.run(states, packing, 0, model.depth - 1)).split(packing.lengths)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{kind}: its row in jeep/model/architectures.py does not fit it ({error})") from error
     worst = max(float((one - each).norm() / each.norm()) for one, each in zip(ours, own, strict=True))
     if not worst <= _TOLERANCE[model.norm.weight.dtype]:
         raise UserError(
@@ -101,28 +99,22 @@ def check_forward(model: EditableModel) -> None:
 def _require_architecture(folder: Path | str) -> None:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
-    architecture_of(_in_one_line(folder, AutoConfig.from_pretrained))
+    with blamed_on(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architecture_of(config)
 
 
 def _whole(folder: Path | str, **options: Any) -> nn.Module:
     """A network from safetensors alone. Raises UserError where a weight is missing, or misshapen."""
-    given = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    network, found = _in_one_line(folder, AutoModelForCausalLM.from_pretrained, **given, **options)
+    options |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    with blamed_on(folder):
+        network, found = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options)
     if found["missing_keys"]:
         raise UserError(f"{folder}: weights are missing: {_some(found['missing_keys'])}")
     if found["mismatched_keys"]:
         misshapen = (f"{name} is {tuple(is_)}, not {tuple(due)}" for name, is_, due in found["mismatched_keys"])
         raise UserError(f"{folder}: weights do not fit the configuration: {_some(misshapen)}")
     return network
-
-
-def _in_one_line(folder: Path | str, read: Callable[..., Any], **options: Any) -> Any:
-    """What a reader of transformers finds in a folder, running none of its code. Its complaints become one line."""
-    try:
-        return read(folder, trust_remote_code=False, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: {reason}") from None
 
 
 def _some(names: Any) -> str:

@@ -6,17 +6,16 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, blamed_on
 from jeep.data.facts import Fact, InvalidFact
 from jeep.data.joining import join
 
 
 def load_tokenizer(folder: Path | str):
     """The fast tokenizer of a checkpoint. Raises UserError without one: positions need its offset mapping."""
-    try:
+    with blamed_on(f"{folder}: no tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+        tokenizer("a")  # some settings are read but not used before
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: no fast tokenizer (tokenizer.json), which positions are read from")
     return tokenizer

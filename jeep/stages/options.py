@@ -58,7 +58,7 @@ class Checkpoint:
     dtype: Dtype = "float32"
     """precision"""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """auto, cpu, cuda, ..., or balanced: spread over all accelerators, or balanced:2"""
     token_budget: int = 2048
     """most tokens in one forward pass"""
 

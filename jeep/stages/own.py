@@ -34,7 +34,7 @@ class OwnModel:
     dtype: Dtype | Literal["auto"] = "auto"
     """precision (default: the checkpoint's on an accelerator, float32 on a CPU)"""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """auto, cpu, cuda, ..., or balanced: spread over all accelerators, memory and disk"""
 
     def load(self) -> EditableModel:
         """The model."""

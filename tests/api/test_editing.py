@@ -1,5 +1,6 @@
 """The Python interface on tiny models that know the cities: facts in, an edit out, and everything back."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import jeep
 from jeep.api import editing, statistics
 from jeep.common.errors import UserError
 from jeep.model import architectures
+from jeep.model.editable import EditableModel
 
 SETTINGS = {
     "low": {"layers": [0], "clamp": 2.0, "prior": 0.2},
@@ -279,3 +281,20 @@ def test_a_fact_that_did_not_take_says_why(model, facts, text):
     weak = {"low": SETTINGS["low"] | {"clamp": 0.01}, "high": SETTINGS["high"] | {"clamp": 0.01}}
     (why,) = jeep.edit(model, facts[:1], settings=weak, text=text).outcome.query("kind == 'edited'").why
     assert why.startswith("its target vector was not reached (probability 0.")
+
+
+def test_a_chat_is_edited_as_a_chat(model, facts, text, tmp_path):
+    tokenizer = copy.deepcopy(model.tokenizer)
+    turn = "{% for turn in messages %}I like it. {{ turn.content }}{% endfor %}"
+    tokenizer.chat_template = turn + "{% if add_generation_prompt %} {% endif %}"
+    model = EditableModel(model.network, tokenizer)
+    edit = edited(model, facts, text, chat=True)
+    asked = edit.outcome.query("kind == 'edited'")
+    assert list(asked["prompt"]) == [f"I like it. {fact.prompt} " for fact in facts[:4]]
+    assert asked["ok"].all()
+    with pytest.raises(UserError, match="a joiner of its own"):
+        edited(model, [replace(facts[0], joiner=" ")], text, chat=True)
+    edit.save(tmp_path / "edited")
+    again = [jeep.Fact.from_json(row) for row in json.loads((tmp_path / "edited" / "jeep.json").read_text())["edits"]]
+    assert again == edit.facts
+    edit.undo()

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from jeep.__main__ import main
+from jeep.common.devices import cards
 
 JOB = """
 import os, sys
 from jeep.common.devices import own_devices
-with own_devices() as device:
+with own_devices(int(sys.argv[1])) as device:
     print(device, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     sys.stdin.readline()
 """
@@ -23,10 +24,10 @@ def start(tmp_path):
     """Start a job that holds its device until told to end; ends all of them."""
     jobs = []
 
-    def job(visible="0,1,2,3"):
+    def job(visible="0,1,2,3", count=1):
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(tmp_path)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        jobs.append(subprocess.Popen([sys.executable, "-c", JOB], env=environment, **pipes))
+        jobs.append(subprocess.Popen([sys.executable, "-c", JOB, str(count)], env=environment, **pipes))
         return jobs[-1]
 
     yield job
@@ -53,6 +54,33 @@ def test_a_fifth_job_waits_and_gets_the_device_of_a_killed_one(start):
         fifth.wait(timeout=3)
     jobs["2"].kill()  # SIGKILL: nothing is cleaned up
     assert device_of(fifth) == "2"
+
+
+def test_a_job_on_several_devices_holds_all_of_them(start):
+    first, other, third = start(count=2), start(), start()
+    names = [device_of(job) for job in (first, other, third)]
+    assert sorted(",".join(names).split(",")) == ["0", "1", "2", "3"]
+    assert len(names[0].split(",")) == 2
+    waits = start(count=2)
+    other.communicate("\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        waits.wait(timeout=3)  # one is free, and not held while it waits for another
+    single = start()
+    assert device_of(single) == names[1]
+    single.communicate("\n")
+    third.communicate("\n")
+    assert sorted(device_of(waits).split(",")) == sorted(names[1:])
+
+
+def test_all_devices_are_taken_where_no_more_are_to_be_seen(start):
+    assert {device_of(job) for job in (start("1,3", count=2), start("1,3", count=2))} == {"1,3"}
+
+
+@pytest.mark.parametrize(
+    ("device", "count"), [("auto", 1), ("cuda", 1), ("cuda:1", 0), ("cpu", 0), ("balanced", 0), ("balanced:3", 3)]
+)
+def test_how_many_devices_a_job_takes(device, count):
+    assert cards(device) == count
 
 
 def test_a_job_that_ends_gives_its_device_back(start):
