@@ -52,6 +52,25 @@ def study_files(pattern):
     return [pattern.format(method=method, shard=shard, **run) for method in STUDY.methods for shard in shards]
 
 
+QUICK = EXPERIMENT.quick
+
+
+def quick_run():
+    """What names the runs of the first look."""
+    return {"model": QUICK.model, "dataset": QUICK.dataset, "seed": CONFIG.seeds[0]} if QUICK else {}
+
+
+def quick_path(pattern):
+    return pattern.format(**quick_run()) if QUICK else []
+
+
+def quick_deltas():
+    """The edits of the methods of the first look."""
+    pattern = "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
+    edited = [method for method in QUICK.methods if method != UNEDITED] if QUICK else []
+    return [pattern.format(**quick_run(), method=method, edits=EXPERIMENT.edits) for method in edited]
+
+
 def study_options(wildcards):
     return run_options(STUDY.model)
 
@@ -194,6 +213,40 @@ rule case_study:
         "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
         " --methods {params.methods:q} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
         " --labels {params.labels:q} --title {params.title:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
+
+
+rule quick_look:
+    """IN: a model, facts, a few edits. OUT: a first table, on a part of the facts, and answers in words."""
+    input:
+        model=quick_path("results/models/{model}"),
+        facts=quick_path("results/facts/{model}/{dataset}.jsonl"),
+        deltas=quick_deltas(),
+    output:
+        csv="results/quick.csv",
+        markdown="results/quick.md",
+    log:
+        "logs/quick_look.log",
+    benchmark:
+        "results/benchmarks/quick_look.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    resources:
+        gpu=gpus_of(QUICK.model) if QUICK else 1,
+    params:
+        options=lambda wildcards: run_options(QUICK.model),
+        metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",
+        methods=QUICK.methods if QUICK else [],
+        measured=QUICK.facts if QUICK else 0,
+        answers=QUICK.answers if QUICK else 0,
+        run=json.dumps(quick_run()),
+        edits=EXPERIMENT.edits,
+        labels=labels,
+        code=stage_code("results:quick_look"),
+    shell:
+        "python -m jeep quick-look --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --metrics {params.metrics} --methods {params.methods:q} --deltas {input.deltas:q} --measured {params.measured}"
+        " --answers {params.answers} --run {params.run:q} --labels {params.labels:q} --edits {params.edits}"
+        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
 rule costs:

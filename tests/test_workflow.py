@@ -172,6 +172,19 @@ def test_more_edits_optimise_the_new_target_vectors_only(done, tmp_path):
     assert all("60%" in log and "5/5" in log for log in logs), "three of five were there"
 
 
+def test_a_first_look_is_of_runs_that_the_experiment_has(done):
+    assert jobs(snakemake(done, "-n", "quick")[1]) == {"quick_look": 1, "quick": 1}
+    snakemake(done, "quick")
+    table = pd.read_csv(done / "results/quick.csv").set_index(["method", "metric"])["value"]
+    records = pd.read_parquet(done / "results/records.parquet")
+    first = records.query("edits == 6 and metric == 'ES' and case_id in ['city-0', 'city-1']")
+    for method in ("none", "jeep"):
+        assert table[method, "ES"] == round(100 * first[first["method"] == method]["value"].mean(), 1)
+    text = (done / "results/quick.md").read_text()
+    assert "6 facts edited at once, measured on the first 2" in text
+    assert text.count("is a city in") == 1
+
+
 def test_a_message_repeats_nothing_and_a_template_the_report_alone(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)

@@ -15,9 +15,9 @@ def blamed_on(what: object) -> Iterator[None]:
     """Whatever others' code raises over a user's file in a block is a UserError in one line, beginning with `what`."""
     try:
         yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # a panic of Rust code is no Exception
         plain = isinstance(error, OSError | ValueError | RuntimeError)
         reason = "" if plain and str(error) else f"{type(error).__name__}: "
         raise UserError(f"{what}: {reason}{' '.join(str(error).split())[:200]}") from error

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 from jeep.common.errors import UserError, complaint
 from jeep.common.settings import UNEDITED, Strict, merge
 from jeep.config.schema import (
+    CaseStudy,
     Corpus,
     Dataset,
     Demo,
@@ -23,6 +24,7 @@ from jeep.config.schema import (
     Model,
     Name,
     Probe,
+    QuickLook,
     Statistics,
     Training,
     Tuning,
@@ -75,19 +77,23 @@ class Config(Strict):
         self._check_methods()
         for where, grid in self.experiment.grids.items():
             self._check_grid(where, grid)
-        study = self.experiment.case_study
-        if study:
-            grid = Grid(models=[study.model], datasets=[study.dataset], methods=study.methods)
-            for kind in ("models", "datasets", "methods"):
-                for name in getattr(grid, kind):
-                    if name not in getattr(self.experiment, kind) or name == UNEDITED:
-                        raise ValueError(f"experiment.case_study names {name!r}, which experiment.{kind} does not edit")
+        if self.experiment.case_study:
+            self._check_part("case_study", self.experiment.case_study, [])
+        if self.experiment.quick:
+            self._check_part("quick", self.experiment.quick, [UNEDITED])
         if self.probe:
             self._check_names("probe", "models", self.probe.models)
             self._check_names("probe", "datasets", [self.probe.dataset])
         if self.tuning:
             self._check_tuning(self.tuning)
         return self
+
+    def _check_part(self, where: str, part: CaseStudy | QuickLook, beside: list[str]) -> None:
+        """What is shown of the experiment is of its runs, and edited but for `beside`."""
+        for kind, names in (("models", [part.model]), ("datasets", [part.dataset]), ("methods", part.methods)):
+            for name in names:
+                if name not in beside and (name == UNEDITED or name not in getattr(self.experiment, kind)):
+                    raise ValueError(f"experiment.{where} names {name!r}, which experiment.{kind} does not edit")
 
     def _check_tuning(self, tuning: Tuning) -> None:
         """Everything that a search names is there, and the probe has read the models whose regions are moved."""

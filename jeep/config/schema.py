@@ -215,6 +215,18 @@ class CaseStudy(Strict):
     """Which record; by a rule (jeep/report/case_study.py) where absent."""
 
 
+class QuickLook(Strict):
+    """A first table minutes after the start (the target `quick`): some runs, measured on their first facts alone."""
+
+    model: Name
+    dataset: Name
+    methods: Annotated[list[Name], Field(min_length=1)]
+    facts: PositiveInt = 20
+    """Measured; edited are those of the experiment."""
+    answers: PositiveInt = 3
+    """Facts whose answers are shown in words."""
+
+
 class Experiment(Grid):
     """What is run: every method on every data set with every model."""
 
@@ -228,6 +240,8 @@ class Experiment(Grid):
     """Figure 6."""
     case_study: CaseStudy | None = None
     """Table 1; of runs that the experiment has."""
+    quick: QuickLook | None = None
+    """The target `quick`; of runs that the experiment has."""
     large: Large | None = None
 
     @model_validator(mode="after")

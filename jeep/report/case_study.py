@@ -70,6 +70,12 @@ def begins_with(text: str, wanted: str) -> bool:
     return re.match(rf"{re.escape(wanted.strip())}(?!\w)", text, re.IGNORECASE) is not None
 
 
+def said(model: EditableModel, fact: Fact, prompt: str, wanted: str) -> str:
+    """What the model generates behind a prompt of a fact, as long as the wanted answer and a little longer."""
+    tokens = max(TOKENS, len(encode_pair(model.tokenizer, prompt, wanted, fact.joiner)[1]) + 2)
+    return generate(model, join(prompt, wanted, fact.joiner)[0], tokens, 1 + wanted.strip().count("\n"))
+
+
 def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.DataFrame:
     """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
     rows = []
@@ -78,8 +84,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
         with model.scratch(list(changes)):
             model.add_(changes)
             for kind, prompt, wanted in questions(fact):
-                tokens = max(TOKENS, len(encode_pair(model.tokenizer, prompt, wanted, fact.joiner)[1]) + 2)
-                text = generate(model, join(prompt, wanted, fact.joiner)[0], tokens, 1 + wanted.strip().count("\n"))
+                text = said(model, fact, prompt, wanted)
                 rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))
     return pd.DataFrame(rows, columns=["method", "kind", "prompt", "wanted", "generated", "right"])
 

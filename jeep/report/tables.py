@@ -57,7 +57,7 @@ def write_table(
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     bold = {".md": "**{}**", ".tex": r"\textbf{{{}}}", ".html": "<b>{}</b>"}
-    write_texts(out, {suffix: _layout(table, labels, mark) for suffix, mark in bold.items()}, caption)
+    write_texts(out, {suffix: layout(table, labels, mark) for suffix, mark in bold.items()}, caption)
 
 
 def _caption(results: pd.DataFrame, edits: int) -> str:
@@ -75,7 +75,7 @@ def _presets(results: pd.DataFrame) -> str:
     return ", ".join(f"{method} {preset}" for method, preset in pairs)
 
 
-def _layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+def layout(table: pd.DataFrame, labels: Labels, bold: str, by: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """For each data set: a block of rows per model, the unedited model first, and a column per metric.
 
     `by` are columns beside model and method that tell rows apart; the best are those of the same values there.
@@ -134,6 +134,6 @@ def write_series(
     table = table.round({"value": 2, "ci95": 2}).sort_values(["dataset", "model", "x"], kind="stable")
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
-    shown_as = _layout(table.assign(sd_seeds=float("nan")), labels, "**{}**", by=["x"])
+    shown_as = layout(table.assign(sd_seeds=float("nan")), labels, "**{}**", by=["x"])
     caption = "x: the number of edits or the value of the setting; 95 % half-widths over records; bold: the best there."
     write_texts(out, {".md": shown_as}, caption)

@@ -17,6 +17,7 @@ from jeep.stages.options import (
     Json,
     JsonList,
     Labels,
+    Measure,
     Methods,
     Models,
     Names,
@@ -122,6 +123,40 @@ def case_study(
         fact = choose(results[results["edits"] == edits], edited)
     table = study(checkpoint.load(), fact, dict(zip(methods, deltas, strict=True)))
     write_study(table, fact.case_id, labels, title, out)
+
+
+def quick_look(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    metrics: Measure,
+    methods: Methods,
+    deltas: Files,
+    measured: int,
+    answers: int,
+    run: Json,
+    labels: Labels,
+    edits: Edits,
+    out: Csv,
+) -> None:
+    """Measure a few methods on the first facts alone, with some answers in words: a first table.
+
+    Args:
+        methods: none for the unedited model
+        deltas: the edits of the others
+        measured: the first N facts
+        answers: of the first N of these, the models' answers in words
+        run: model, data set and seed, as JSON
+    """
+    from jeep.common.settings import UNEDITED
+    from jeep.data.facts import load_facts
+    from jeep.report.quick import look, write_quick
+
+    paths = iter(deltas)
+    edited = {method: None if method == UNEDITED else next(paths) for method in methods}
+    chosen = load_facts(facts)[:edits][:measured]
+    results, texts = look(checkpoint.load(), chosen, metrics, edited, answers, checkpoint.token_budget)
+    write_quick(results, texts, run, labels, edits, out)
 
 
 def comparison(*, tables: Files, reported: Reported = REPORTED, names: Names, out: Csv) -> None:

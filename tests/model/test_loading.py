@@ -43,9 +43,14 @@ def change_weights(folder, change):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def change_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def change_config(folder, **fields):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | fields))
+    change_json(folder / "config.json", lambda config: config.update(fields))
 
 
 W_O = "model.layers.1.mlp.down_proj.weight"
@@ -71,6 +76,19 @@ DAMAGES = {
     "code of its own": (
         lambda f: change_config(f, model_type="mine", auto_map={"AutoConfig": "mine.Mine"}),
         "contains custom code",
+    ),
+    "a value of another kind": (lambda f: change_config(f, attention_bias=None), "attention_bias"),
+    "a setting of the tokenizer that is none": (
+        lambda f: change_json(f / "tokenizer_config.json", lambda config: config.update(model_max_length=[])),
+        "no tokenizer: TypeError: '>' not supported",
+    ),
+    "a tokenizer that panics": (
+        lambda f: change_json(f / "tokenizer.json", lambda t: t["model"].update(continuing_subword_prefix="Paris")),
+        "no tokenizer: PanicException: range end index",
+    ),
+    "a tokenizer without its tokens": (
+        lambda f: change_json(f / "tokenizer.json", lambda tokenizer: tokenizer["added_tokens"][0].pop("id")),
+        "no tokenizer: ",
     ),
     "no such architecture": (lambda f: change_config(f, model_type="mine"), "does not recognize this architecture"),
     "quantised": (
