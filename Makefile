@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= $(shell nproc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo report test lint bench mutants
+.PHONY: demo report test lint bench bench-gpu mutants
 
 # torch first: with it in place nothing pulls another build.
 $(VENV)/.installed: pyproject.toml
@@ -46,6 +46,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks --model results/models/smollm2-135m --prefixes results/prefixes/smollm2-135m/seed0/5x10.json \
 		--counterfact results/demo/mcf-eval.jsonl --zsre results/demo/zsre-eval.jsonl \
 		--corpus results/corpus/wikipedia.jsonl --out benchmarks/results/latest.json --readme README.md
+
+# Random models of GPT-J 6B's and LLaMA 7B's shape, on whatever card there is: GPU_LAYERS=8 cuts them to a smaller one.
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results $(if $(GPU_LAYERS),--layers $(GPU_LAYERS))
 
 # Changes the mathematics and the statistics a line at a time and runs the tests: hours, and no part of the tests. What it
 # found is in docs/testing.md.

@@ -8,12 +8,12 @@ import torch
 from conftest import ROOT, random_network, train_tiny
 from project import write_config
 
-from benchmarks import covariance_tokens, scale
+from benchmarks import covariance_tokens, gpu, scale
 from benchmarks.operations import Needed, spent
 from benchmarks.report import BEGIN, END, table, write_report
 from jeep.common.errors import UserError
 from jeep.common.settings import Optimization, Site
-from jeep.common.storage import write_json, write_jsonl
+from jeep.common.storage import read_json, write_json, write_jsonl
 from jeep.measure.evaluate import evaluate, items
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import Request, encode
@@ -115,3 +115,23 @@ def test_covariances_of_more_text_edit_the_same_facts(byte_level, facts, tmp_pat
     assert list(table["tokens per input"].astype(float)) == [20, 20, 60, 60]
     assert set(table.columns) >= {"Score", "ES", "GS", "LS", "ci95"}
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_the_benchmark_of_a_card_measures_every_task_at_both_shapes(tmp_path, monkeypatch):
+    command = ["gpu", "--small", "--layers", "3", "--facts", "1", "3", "--records", "2", "--tokens", "64"]
+    command += ["--device", "cpu", "--dtypes", "float32", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    assert gpu.main() == 0
+    found = read_json(tmp_path / "gpu-cpu.json")
+    rows = pd.DataFrame(found["rows"])
+    assert set(rows["model"]) == {"gptj", "llama"}
+    for _, of_one in rows.groupby("model"):
+        kinds = of_one["what"].str.partition(",")[0]
+        assert kinds.value_counts().to_dict() == {"targets": 2, "closed form": 2, "covariances": 1, "evaluation": 1}
+        one, three = of_one.loc[of_one["what"] == "targets", "operations_needed"]
+        assert 2.5 < three / one <= 3, "three facts share their prefixes"
+    assert (rows["seconds_low"] <= rows["seconds"]).all()
+    assert set(found["rates"]) == {"float32", "float64"}
+    text = (tmp_path / "gpu-cpu.md").read_text()
+    assert text.splitlines()[-1].startswith("cpu, PyTorch ")
+    assert text.count("\\*") == 5, "extrapolated: four rows, and what the star means"
