@@ -153,6 +153,8 @@ def clone(tmp_path_factory, byte_level):
     (configuration,) = blocks("README.md", "yaml")
     (folder / "mine.yaml").write_text(configuration)
     shutil.copytree(folder / "tiny", folder / "models/mine")
+    config = folder / "models/mine/config.json"  # of a model with all the layers that the page names
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 32}))
     (folder / "facts.jsonl").write_text(blocks("README.md", "json")[0])
     return folder
 
