@@ -74,6 +74,8 @@ class OpenAISource(Strict):
     """Seconds for one request."""
     budget: PositiveInt = 20_000_000
     """Tokens, asked and answered, after which nothing more is asked in a run."""
+    missing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the lists that may be missing (refused, or never answered by a list) when the run goes on."""
 
 
 class KnowledgeBaseSource(Strict):

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
+from jeep.common.errors import UserError
 from jeep.data.facts import Fact
 
 Status = Literal["ok", "refused", "broken", "failed", "over budget"]
@@ -36,6 +37,20 @@ def row(kind: str, key: str, candidates: Sequence[str], status: Status = "ok", n
 def summary(rows: Iterable[dict]) -> dict[str, int]:
     """How many rows there are of each status."""
     return dict(Counter(entry["status"] for entry in rows))
+
+
+def require_lists(rows: Sequence[dict], accepted: float) -> None:
+    """Raise UserError when a greater share of the rows than `accepted` has no list, with one of the reasons."""
+    missing = [entry for entry in rows if entry["status"] != "ok"]
+    if len(missing) <= accepted * len(rows):
+        return
+    first = missing[0]
+    counts = ", ".join(f"{count} {status}" for status, count in summary(missing).items())
+    raise UserError(
+        f"fact lists: {len(missing)} of {len(rows)} are missing ({counts}), such as that of the {first['kind']} "
+        f"{first['key']!r}: {first['note']}; the others are kept, and a further run asks for these alone "
+        "(the source's `missing` accepts a share of them)"
+    )
 
 
 class KnowledgeBase:

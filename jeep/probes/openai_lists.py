@@ -1,22 +1,26 @@
-"""Fact lists asked of a language model behind an OpenAI-compatible server, each answer kept on disk by its request."""
+"""Fact lists asked of a language model behind an OpenAI-compatible server, each list kept on disk by its request."""
 
 import hashlib
 import json
 import logging
+import re
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import openai
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from tqdm import tqdm
 
-from jeep.common.errors import UserError, complaint
+from jeep.common.errors import UserError
 from jeep.common.storage import read_json, write_json
 from jeep.data.sources import OpenAISource
-from jeep.probes.fact_lists import row
+from jeep.probes.fact_lists import Status, row
 
 _ASK = {
     "subject": (
@@ -52,6 +56,26 @@ class _RelationAnswer(BaseModel):
 _ANSWERS: dict[str, type[BaseModel]] = {"subject": _SubjectAnswer, "relation": _RelationAnswer}
 
 
+_ASKED = 2
+"""Times that a question is asked in a run until its answer is a list."""
+_LONGEST_WAIT = 600
+"""Seconds that a server may ask us to wait; up to a minute the client itself does."""
+_OTHERWISE = {
+    "max_completion_tokens": ("max_completion_tokens", "max_tokens"),
+    "response_format": ("response_format", "json_schema", "schema", "structured", "guided", "grammar"),
+    "temperature": ("temperature",),
+}
+"""What a request can do without, and the words by which a refusal means it; all older servers take max_tokens."""
+
+
+class _NoList(Exception):
+    """A question that has no list, and why."""
+
+    def __init__(self, status: Status, note: str):
+        super().__init__(note)
+        self.status, self.note = status, note
+
+
 class OpenAILists:
     """Asks a model for candidates, a few requests at a time and within a budget of tokens."""
 
@@ -60,6 +84,8 @@ class OpenAILists:
         self.source, self.count, self.cache = source, candidates, cache
         self.spent = 0
         self._lock = threading.Lock()
+        self._refused: set[str] = set()
+        """Parameters that the server does not take."""
         try:
             # The client itself retries rate limits, server errors and timeouts, with growing pauses.
             self.client = openai.OpenAI(base_url=source.base_url, max_retries=source.retries, timeout=source.timeout)
@@ -67,7 +93,7 @@ class OpenAILists:
             raise UserError(f"fact lists: {error}") from None
 
     def rows(self, questions: Sequence[tuple[str, str]]) -> list[dict]:
-        """Candidates of every question; what went wrong stands in `status` and `note`.
+        """Candidates of every question; what went wrong stands in `status` and `note`, and is asked again another time.
 
         Raises UserError when the server refuses the key or cannot be reached at all.
         """
@@ -79,68 +105,119 @@ class OpenAILists:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def _row(self, kind: str, key: str) -> dict:
+        request = self._request(kind, key)
+        identity = json.dumps({"base_url": self.source.base_url, **request}, sort_keys=True)
+        path = self.cache / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+        if path.is_file():
+            with suppress(_NoList):
+                return self._listed(kind, key, read_json(path))
+        try:
+            for left in reversed(range(_ASKED)):
+                answer = self._ask(request)
+                try:
+                    found = self._listed(kind, key, answer)
+                except _NoList as error:
+                    if error.status == "refused" or not left:
+                        raise
+                else:
+                    write_json(path, {"kind": kind, "key": key, **answer})
+                    return found
+        except _NoList as error:
+            logging.warning("fact lists: %s %r: %s", kind, key, error.note)
+            return row(kind, key, [], error.status, error.note)
+        raise AssertionError("the last answer is a list, or none")
+
     def _request(self, kind: str, key: str) -> dict:
         schema = {"name": "facts", "schema": _ANSWERS[kind].model_json_schema()}
         text = _ASK[kind].format(count=self.count, key=key)
         return {
             "model": self.source.model,
             "temperature": self.source.temperature,
-            "max_tokens": self.source.max_tokens,
+            "max_completion_tokens": self.source.max_tokens,
             "messages": [{"role": "user", "content": f"{text} {_FORM}"}],
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
 
-    def _row(self, kind: str, key: str) -> dict:
-        request = self._request(kind, key)
-        identity = json.dumps({"base_url": self.source.base_url, **request}, sort_keys=True)
-        path = self.cache / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
-        if path.is_file():
-            return self._read(kind, key, read_json(path))
+    def _ask(self, request: dict) -> dict:
+        """The server's answer. Raises _NoList where there is none, UserError where there will be none to anything."""
         with self._lock:
             if self.spent >= self.source.budget:
-                return row(kind, key, [], "over budget", f"{self.spent} tokens were spent")
+                raise _NoList("over budget", f"{self.spent} tokens were spent")
         try:
-            completion = self.client.chat.completions.create(**request)
+            completion = self._sent(request)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(f"fact lists: {self.source.base_url or 'the server'}: {error.message}") from None
         except openai.APITimeoutError as error:
-            return self._failed(kind, key, str(error))
+            raise _NoList("failed", str(error)) from None
         except openai.APIConnectionError as error:
             raise UserError(f"fact lists: {self.client.base_url}: {error.__cause__ or error}") from None
         except openai.OpenAIError as error:
-            return self._failed(kind, key, f"{type(error).__name__}: {error}")
+            raise _NoList("failed", f"{type(error).__name__}: {error}") from None
         if not isinstance(completion, ChatCompletion):  # what the client makes of an answer that is not JSON
-            return self._failed(kind, key, f"not an answer of this protocol: {str(completion)[:80]!r}")
+            raise _NoList("failed", f"not an answer of this protocol: {str(completion)[:80]!r}")
         answer = completion.model_dump(mode="json", include={"choices", "usage", "model"})
         with self._lock:
             self.spent += (answer.get("usage") or {}).get("total_tokens") or 0
-        write_json(path, {"kind": kind, "key": key, **answer})
-        return self._read(kind, key, answer)
+        return answer
 
-    def _failed(self, kind: str, key: str, note: str) -> dict:
-        """A request that never got an answer; it is asked again in the next run."""
-        logging.warning("fact lists: %s %r: %s", kind, key, note)
-        return row(kind, key, [], "failed", note)
+    def _sent(self, request: dict) -> Any:
+        """Send a request as the server takes it, and again after the pause that it asks for."""
+        waited = False
+        while True:
+            refused = set(self._refused)
+            taken = {name: value for name, value in request.items() if name not in refused}
+            if "max_completion_tokens" in refused:
+                taken["max_tokens"] = request["max_completion_tokens"]
+            try:
+                return self.client.chat.completions.create(**taken)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if not self._give_way(error, refused):
+                    raise
+            except openai.RateLimitError as error:
+                pause = error.response.headers.get("retry-after", "")
+                if waited or not pause.isdigit() or int(pause) > _LONGEST_WAIT:
+                    raise
+                waited = True
+                time.sleep(int(pause))
 
-    def _read(self, kind: str, key: str, answer: dict) -> dict:
-        """The candidates of an answer, or why it has none."""
+    def _give_way(self, error: openai.APIStatusError, refused: set[str]) -> bool:
+        """Leave out what the server complains of. Whether there is something: or another thread has just done so."""
+        text = f"{error.message} {error.param}".lower()
+        with self._lock:
+            if refused != self._refused:
+                return True
+            left = [name for name in _OTHERWISE if name not in refused]
+            named = [name for name in left if any(word in text for word in _OTHERWISE[name])]
+            if not named:
+                return False
+            self._refused.add(named[0])
+        logging.warning("fact lists: %s does not take %s", self.client.base_url, named[0])
+        return True
+
+    def _listed(self, kind: str, key: str, answer: dict) -> dict:
+        """The candidates of an answer. Raises _NoList where it is no list."""
         choices = answer.get("choices") or [{}]
         message = choices[0].get("message") or {}
         if message.get("refusal"):
-            return row(kind, key, [], "refused", message["refusal"])
+            raise _NoList("refused", message["refusal"])
         if choices[0].get("finish_reason") == "content_filter":
-            return row(kind, key, [], "refused", "content filter")
-        try:
-            found = _ANSWERS[kind].model_validate_json(_unfenced(message.get("content") or ""))
-        except ValidationError as error:
-            return row(kind, key, [], "broken", complaint(error))
-        values = [value for item in found.items for value in item.model_dump().values()]
+            raise _NoList("refused", "content filter")
+        found = _items(message.get("content") or "", _ANSWERS[kind])
+        if found is None:
+            cut = choices[0].get("finish_reason") == "length"
+            raise _NoList("broken", f"cut at max_tokens: {self.source.max_tokens}" if cut else "not the JSON asked for")
+        values = [value for item in found for value in item.model_dump().values()]
         return row(kind, key, list(dict.fromkeys(values))[: 2 * self.count])
 
 
-def _unfenced(text: str) -> str:
-    """A JSON answer without the code fence that some models put around it."""
-    text = text.strip()
-    if text.startswith("```"):
-        text = text.partition("\n")[2].rpartition("```")[0]
-    return text
+def _items(text: str, form: type[BaseModel]) -> list[BaseModel] | None:
+    """The items of the first JSON object of a form in a text, behind a block of reasoning; None where there is none."""
+    text = re.split(r"</think(?:ing)?>", text)[-1]
+    decoder = json.JSONDecoder()
+    for brace in re.finditer("{", text):
+        try:
+            return form.model_validate(decoder.raw_decode(text, brace.start())[0]).items
+        except ValueError:  # no JSON from here on, or another object
+            continue
+    return None

@@ -122,7 +122,7 @@ def fact_lists(
     from jeep.common.storage import read_jsonl, write_jsonl
     from jeep.data.facts import load_facts
     from jeep.data.sources import parse_source
-    from jeep.probes.fact_lists import KnowledgeBase, questions, summary
+    from jeep.probes.fact_lists import KnowledgeBase, questions, require_lists, summary
 
     chosen = load_facts(facts)[:limit]
     origin = parse_source(source)
@@ -135,6 +135,8 @@ def fact_lists(
         lists = KnowledgeBase(known, chosen, candidates, seed)
     rows = lists.rows(questions(chosen))
     logging.info("fact lists: %s", ", ".join(f"{count} {status}" for status, count in summary(rows).items()))
+    if origin.kind == "openai":
+        require_lists(rows, origin.missing)
     write_jsonl(out, rows)
 
 

@@ -15,8 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from jeep.__main__ import main
 from jeep.common.errors import UserError
+from jeep.common.storage import read_jsonl
+from jeep.data.facts import Fact, dump_facts
 from jeep.data.sources import OpenAISource
+from jeep.probes.fact_lists import require_lists
 from jeep.probes.openai_lists import OpenAILists
 
 GOOD = {"items": [{"relation": "capital", "object": "Paris"}, {"relation": "continent", "object": "Europe"}]}
@@ -36,6 +40,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked = Counter()
+        self.refuses = []
+        """Parameters that it does not know."""
         self.running = self.most = 0
         self.lock = threading.Lock()
 
@@ -51,6 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = request["messages"][0]["content"]
         subject = next((name for name in BEHAVIOURS if name in text), "good")
+        unknown = next((name for name in self.server.refuses if name in request), None)
+        if unknown:
+            subject = f"refuses {unknown}"
         with self.server.lock:
             self.server.asked[subject] += 1
             self.server.running += 1
@@ -58,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
             number = self.server.asked[subject]
         try:
             time.sleep(0.02)
-            status, body, headers = BEHAVIOURS.get(subject, lambda _: (200, completion(json.dumps(GOOD)), {}))(number)
+            refusal = {"error": {"message": f"Unsupported parameter: '{unknown}' is not supported with this model."}}
+            behaviour = BEHAVIOURS.get(subject, good)
+            status, body, headers = (400, refusal, {}) if unknown else behaviour(number)
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **headers}.items():
@@ -77,6 +88,11 @@ class Handler(BaseHTTPRequestHandler):
 
 def good(_):
     return 200, completion(json.dumps(GOOD)), {}
+
+
+def cut(answer):
+    answer["choices"][0]["finish_reason"] = "length"
+    return answer
 
 
 def limited(number):
@@ -100,6 +116,19 @@ BEHAVIOURS = {
     "Garbage": lambda _: (200, completion("I would rather talk about the weather."), {}),
     "Half": lambda _: (200, completion('{"items": [{"relation": "capital"'), {}),
     "Fenced": lambda _: (200, completion(f"```json\n{json.dumps(GOOD)}\n```"), {}),
+    "Thinking": lambda _: (
+        200,
+        completion(
+            f'<think>Like {{"items": [{{"relation": "a", "object": "b"}}]}}, or {{x}}?</think>So: {json.dumps(GOOD)}.'
+        ),
+        {},
+    ),
+    "Example": lambda _: (200, completion(f'Such as {{"relation": "capital"}}: {json.dumps(GOOD)}'), {}),
+    "Later": lambda number: (
+        good(number) if number > 4 else (429, {"error": {"message": "wait"}}, {"Retry-After": "90"})
+    ),
+    "Once": lambda number: good(number) if number > 1 else (200, completion("Well, let me see."), {}),
+    "Cut": lambda _: (200, cut(completion('{"items": [')), {}),
     "Refused": lambda _: (200, completion(None, refusal="I cannot help with that."), {}),
     "NotJson": lambda _: (200, b"<html>busy</html>", {"Content-Type": "text/html"}),
     "Forbidden": lambda _: (401, {"error": {"message": "Incorrect API key provided"}}, {}),
@@ -134,13 +163,73 @@ def ask(server, cache, *subjects, **settings):
 
 
 def test_answers_are_validated_and_what_is_wrong_is_recorded(server, tmp_path):
-    rows = ask(server, tmp_path, "France", "Garbage", "Half", "Fenced", "Refused")
-    assert rows["France"]["candidates"] == ["capital", "Paris", "continent", "Europe"]
-    assert rows["Fenced"]["candidates"] == rows["France"]["candidates"]
-    statuses = {key: row["status"] for key, row in rows.items()}
-    assert statuses == {"France": "ok", "Garbage": "broken", "Half": "broken", "Fenced": "ok", "Refused": "refused"}
+    lists, others = ("France", "Fenced", "Thinking", "Example", "Once"), ("Garbage", "Half", "Refused", "Cut")
+    rows = ask(server, tmp_path, *lists, *others)
+    for key in lists:
+        assert rows[key]["status"] == "ok"
+        assert rows[key]["candidates"] == ["capital", "Paris", "continent", "Europe"]
+    assert {rows[key]["status"] for key in others} == {"broken", "refused"}
     assert rows["Refused"]["note"] == "I cannot help with that."
-    assert "Invalid JSON" in rows["Garbage"]["note"]
+    assert rows["Garbage"]["note"] == "not the JSON asked for"
+    assert rows["Cut"]["note"] == "cut at max_tokens: 4096"
+    assert (server.asked["Once"], server.asked["Garbage"], server.asked["Refused"]) == (2, 2, 1)
+    assert len(list(tmp_path.iterdir())) == len(lists), "what is no list is not kept"
+
+
+@pytest.mark.parametrize(
+    "unknown", [["max_completion_tokens"], ["response_format"], ["temperature", "response_format"], ["max_tokens"]]
+)
+def test_a_server_is_asked_as_it_can_be(server, tmp_path, unknown, caplog):
+    server.refuses = unknown
+    rows = ask(server, tmp_path, *(f"Place {number}" for number in range(6)), concurrency=3)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert server.asked["good"] == 6
+    for name in unknown:
+        assert server.asked[f"refuses {name}"] <= 3, "learnt once, by those under way"
+        assert f"does not take {name}" in caplog.text or name == "max_tokens"
+
+
+def test_a_request_that_no_leaving_out_mends_has_failed(server, tmp_path):
+    server.refuses = ["messages"]
+    rows = ask(server, tmp_path, "France")
+    assert rows["France"]["status"] == "failed"
+    assert "'messages' is not supported" in rows["France"]["note"]
+    assert server.asked["refuses messages"] == 1
+
+
+def test_a_server_that_asks_for_time_is_given_it(server, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("jeep.probes.openai_lists.time.sleep", pauses.append)
+    assert ask(server, tmp_path, "Later")["Later"]["status"] == "ok"
+    assert 90 in pauses
+
+
+def test_lists_that_are_missing_are_no_result(server, tmp_path, caplog):
+    rows = [*ask(server, tmp_path, "France", "Garbage", "Failing", "Fenced").values()]
+    require_lists(rows, 0.5)
+    with pytest.raises(UserError, match=r"2 of 4 are missing \(1 broken, 1 failed\), such as .* 'Garbage'"):
+        require_lists(rows, 0.49)
+    require_lists(rows[:1], 0.0)
+
+
+def test_a_job_without_its_lists_fails_and_the_next_one_asks_for_the_rest(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    facts = [Fact(str(n), subject, "{} is in", "", "Rome") for n, subject in enumerate(["France", "Once", "Half"])]
+    Path("facts.jsonl").write_text(dump_facts(facts))
+    source = {"kind": "openai", "model": "m", "base_url": server.url, "timeout": 1, "retries": 0}
+
+    def job(**more):
+        return main(
+            ["fact-lists", "--facts", "facts.jsonl", "--source", json.dumps(source | more), "--out", "lists.jsonl"]
+        )
+
+    assert job() == 2
+    assert "2 of 4 are missing (2 broken), such as that of the subject 'Half'" in capsys.readouterr().err
+    assert not Path("lists.jsonl").exists()
+    before = Counter(server.asked)
+    assert job(missing=0.5) == 0
+    assert server.asked - before == {"Half": 2, "good": 2}, "and the relation, of which it lists the wrong things"
+    assert [row["status"] for row in read_jsonl(Path("lists.jsonl"))] == ["ok", "ok", "broken", "broken"]
 
 
 def test_rate_limits_and_stalls_are_waited_out_and_errors_reported(server, tmp_path, caplog):
@@ -154,12 +243,12 @@ def test_rate_limits_and_stalls_are_waited_out_and_errors_reported(server, tmp_p
     assert "sk-test-secret" not in caplog.text
 
 
-def test_a_rerun_asks_only_what_was_never_answered(server, tmp_path):
+def test_a_rerun_asks_only_what_was_never_answered_by_a_list(server, tmp_path):
     ask(server, tmp_path, "France", "Garbage", "Failing")
     before = Counter(server.asked)
     again = ask(server, tmp_path, "France", "Garbage", "Failing")
     assert server.asked["good"] == before["good"]
-    assert server.asked["Garbage"] == before["Garbage"]
+    assert server.asked["Garbage"] > before["Garbage"]
     assert server.asked["Failing"] > before["Failing"]
     assert again["France"]["status"] == "ok"
     assert ask(server, tmp_path, "France", temperature=0.5)["France"]["status"] == "ok"
@@ -230,7 +319,7 @@ def served(smollm2, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("transformers", path=str(Path(sys.executable).parent)), reason="no server")
 def test_a_real_model_behind_a_real_server_is_asked_and_read(served, tmp_path, monkeypatch):
-    """A model of 135 million parameters answers; whether in the asked form or not, it is recorded and kept."""
+    """A model of 135 million parameters answers; whether in the asked form or not is recorded."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     url, model = served
     source = OpenAISource(
@@ -239,7 +328,5 @@ def test_a_real_model_behind_a_real_server_is_asked_and_read(served, tmp_path, m
     asked = [("subject", "France"), ("relation", "{} is a city in")]
     rows = OpenAILists(source, 5, tmp_path).rows(asked)
     assert [row["status"] in ("ok", "broken") for row in rows] == [True, True], rows
-    kept = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
-    assert len(kept) == 2
-    assert all(answer["choices"][0]["message"]["content"].strip() for answer in kept)
-    assert OpenAILists(source, 5, tmp_path).rows(asked) == rows
+    assert len(list(tmp_path.iterdir())) == sum(row["status"] == "ok" for row in rows)
+    assert [row["status"] for row in OpenAILists(source, 5, tmp_path).rows(asked)] == [row["status"] for row in rows]
