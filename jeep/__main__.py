@@ -15,6 +15,9 @@ from pydantic import ValidationError
 
 from jeep.common.devices import cards, make_repeatable, own_devices
 from jeep.common.errors import UserError, complaint
+from jeep.common.locks import held
+from jeep.common.stopping import stoppable
+from jeep.common.storage import clear_scratch
 from jeep.stages import STAGES
 
 app = App(
@@ -34,7 +37,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     given = (getattr(value, "device", None) for value in bound.arguments.values())
     asked = next(filter(None, given), bound.arguments.get("device")) or "cpu"
     own = own_devices(cards(asked)) if cards(asked) else nullcontext(None if asked == "cpu" else asked)
-    with own as accelerator:
+    out = bound.arguments.get("out")
+    with own as accelerator, held(out) if out else nullcontext():
+        if out:
+            clear_scratch(out)
         if accelerator is not None:
             make_repeatable()
         command(*bound.args, **bound.kwargs)
@@ -52,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("httpx", "datasets", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        _run(arguments)
+        with stoppable():
+            _run(arguments)
     except (UserError, OSError, ValidationError, CycloptsError) as error:
         text = complaint(error) if isinstance(error, ValidationError) else str(error)
         sys.stderr.write(f"error: {text}\n")

@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 from jeep.common.devices import cards
 from jeep.common.errors import UserError
+from jeep.common.locks import alone_in
 from jeep.common.provenance import code_digest
 from jeep.common.settings import UNEDITED, place_name
 from jeep.common.storage import read_provenance
@@ -35,6 +36,11 @@ if CONFIG.workdir:
 
     workdir: CONFIG.workdir
 
+
+# Snakemake's lock outlives a run that is killed; that of the operating system does not.
+if workflow.is_main_process and alone_in(Path(".snakemake")):
+    for stale in Path(".snakemake/locks").glob("*.lock"):
+        stale.unlink()
 
 REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
 

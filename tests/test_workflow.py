@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -285,7 +284,7 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
     shutil.copytree(fresh, folder)
     for pattern, count in EVENTS.items():
         process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "all"],
+            [sys.executable, "-m", "snakemake", "--cores", "2", "all"],
             cwd=folder,
             env=environment(folder),
             stdout=subprocess.DEVNULL,
@@ -295,11 +294,28 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
         while len(list(folder.glob(pattern))) < count:
             assert process.poll() is None, f"it has ended without {count} of {pattern}"
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # its jobs go on, orphans: the next run waits for those whose files it wants
         process.wait()
     assert not (folder / "results/tables/table3.csv").exists()
-    snakemake(folder, "--nolock", "all")
+    snakemake(folder, "all")
     assert artifacts(folder) == artifacts(done)
+    assert not [path for path in folder.rglob("results/**/.*") if "checkpoint" in path.name or path.is_dir()]
+
+
+def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "results/facts/tiny/cities.jsonl"]
+    options = {"cwd": folder, "env": environment(folder), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    first = subprocess.Popen(command, **options)
+    while not list(folder.glob(".snakemake/locks/*.lock")):
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = subprocess.run(command, text=True, check=False, **options)
+    first.communicate()
+    assert first.returncode == 0
+    assert second.returncode != 0
+    assert "Another Snakemake" in second.stdout or "cannot be locked" in second.stdout
 
 
 @pytest.mark.parametrize(

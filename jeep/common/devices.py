@@ -3,18 +3,17 @@
 This module must not start CUDA: what a process sees is fixed when CUDA starts.
 """
 
-import getpass
 import logging
 import os
 import random
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from jeep.common.locks import lock_folder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SECONDS_BETWEEN_TRIES = 0.5
@@ -80,9 +79,7 @@ def make_repeatable() -> None:
 
 def _take(devices: list[str], count: int) -> tuple[list[FileLock], str]:
     """The first devices that no other process holds; waits for so many, and holds none meanwhile."""
-    folder = Path(tempfile.gettempdir()) / f"jeep-devices-{getpass.getuser()}"
-    folder.mkdir(exist_ok=True)
-    told = False
+    folder, told = lock_folder("devices"), False
     while True:
         held: dict[str, FileLock] = {}
         for device in devices:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +29,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(scratch / path.name, path)
     finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def clear_scratch(path: Path) -> None:
+    """Remove what a killed process has left of `path`; no other may be writing it."""
+    for scratch in path.parent.glob(f".{escape(path.name)}.{'?' * 8}"):
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from jeep.common.errors import UserError
+from jeep.common.stopping import STATUS, asked_to_stop, keeps, keeps_no_more
 from jeep.common.storage import read_tensors, write_tensors
 from jeep.model.editable import EditableModel
 
@@ -33,6 +35,8 @@ class Progress:
         """Without a path nothing is kept. A checkpoint with another fingerprint is not used."""
         self.path, self.fingerprint = path, fingerprint
         self.last, self.pause = time.monotonic(), SECONDS
+        if path is not None:
+            keeps(self)
 
     def load(self) -> tuple[int, dict[str, Tensor]]:
         """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint to go on from."""
@@ -46,15 +50,18 @@ class Progress:
         return (provenance["done"], tensors) if provenance.get("fingerprint") == self.fingerprint else (0, {})
 
     def save(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
-        """Keep what `tensors` returns, unless the last checkpoint is too young."""
-        started = time.monotonic()
-        if self.path is not None and started - self.last >= self.pause:
+        """Keep what `tensors` returns, unless the last one is too young; and end the process if it is to stop."""
+        started, stop = time.monotonic(), asked_to_stop()
+        if self.path is not None and (stop or started - self.last >= self.pause):
             write_tensors(self.path, tensors(), {"done": done, "fingerprint": self.fingerprint})
             self.last = time.monotonic()
             self.pause = max(SECONDS, (self.last - started) / SHARE)
+        if stop:
+            sys.exit(STATUS)
 
     def end(self) -> None:
         """Remove the checkpoint; the result is there."""
+        keeps_no_more(self)
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
