@@ -10,6 +10,12 @@ def editing_options(wildcards):
     return run_options(wildcards.model, PLAN.precision(wildcards.model, wildcards.dataset, wildcards.method))
 
 
+def applying_options(wildcards):
+    """As `editing_options`, on the CPU: nothing is run."""
+    dtype = PLAN.precision(wildcards.model, wildcards.dataset, wildcards.method)
+    return f"--dtype {dtype} --device cpu"
+
+
 def target_spec(wildcards):
     return editor_of(wildcards).target_spec.model_dump_json()
 
@@ -138,7 +144,7 @@ rule apply_edit:
     conda:
         "../envs/jeep.yaml"
     params:
-        options=editing_options,
+        options=applying_options,
         code=stage_code("edit:apply_edit"),
     shell:
         "python -m jeep apply-edit --model {input.model:q} {params.options} --deltas {input.deltas:q}"

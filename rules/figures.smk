@@ -81,7 +81,7 @@ rule series_figure:
         labels=labels,
         code=stage_code("results:series_figure"),
     shell:
-        "python -m jeep series-figure --table {input:q} --axis {params.axis} --labels {params.labels:q}"
+        "python -m jeep series-figure --table {input:q} --axis {params.axis:q} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
 
 

@@ -71,6 +71,11 @@ def quick_deltas():
     return [pattern.format(**quick_run(), method=method, edits=EXPERIMENT.edits) for method in edited]
 
 
+def precisions_of(part):
+    """What the models of the case study, or of the first look, run in: by method."""
+    return [PLAN.precision(part.model, part.dataset, method) for method in part.methods] if part else []
+
+
 def study_options(wildcards):
     return run_options(STUDY.model)
 
@@ -204,6 +209,7 @@ rule case_study:
     params:
         options=study_options,
         methods=STUDY.methods if STUDY else [],
+        precisions=precisions_of(STUDY),
         case_id=option("case-id", STUDY.case_id) if STUDY else "",
         edits=EXPERIMENT.edits,
         title=study_title,
@@ -211,7 +217,7 @@ rule case_study:
         code=stage_code("results:case_study"),
     shell:
         "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
-        " --methods {params.methods:q} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
+        " --methods {params.methods:q} --precisions {params.precisions} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
         " --labels {params.labels:q} --title {params.title:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
@@ -236,6 +242,7 @@ rule quick_look:
         options=lambda wildcards: run_options(QUICK.model),
         metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",
         methods=QUICK.methods if QUICK else [],
+        precisions=precisions_of(QUICK),
         measured=QUICK.facts if QUICK else 0,
         answers=QUICK.answers if QUICK else 0,
         run=json.dumps(quick_run()),
@@ -244,7 +251,8 @@ rule quick_look:
         code=stage_code("results:quick_look"),
     shell:
         "python -m jeep quick-look --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} --methods {params.methods:q} --deltas {input.deltas:q} --measured {params.measured}"
+        " --metrics {params.metrics} --methods {params.methods:q} --precisions {params.precisions} --deltas {input.deltas:q}"
+        " --measured {params.measured}"
         " --answers {params.answers} --run {params.run:q} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 

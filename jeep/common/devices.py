@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from jeep.common.locks import lock_folder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "KUBERNETES_SERVICE_HOST")
+"""What schedulers tell the jobs that they give devices to."""
 _SECONDS_BETWEEN_TRIES = 0.5
 
 
@@ -44,14 +46,14 @@ def own_devices(count: int = 1) -> Iterator[str | None]:
     """Take free GPUs and show this process no others, for the length of a block; yields their names, None without any.
 
     The locks are the operating system's (flock) and die with the process, however it ends. Waits while too many devices
-    are taken. Where no more are to be seen than asked for, they are used as they are, without a lock: a cluster that
-    shows a job one device has given it away, and the same number means another device to another job.
+    are taken; where fewer are to be seen than asked for, all are taken. What a scheduler has given to this job alone is
+    used as it is: the same number means another device to another job.
     """
     devices = candidates()
-    if len(devices) <= count:
+    if not devices or (len(devices) <= count and any(name in os.environ for name in _SCHEDULERS)):
         yield ",".join(devices) or None
         return
-    locks, taken = _take(devices, count)
+    locks, taken = _take(devices, min(count, len(devices)))
     outside = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = taken
     logging.info("GPU %s", taken)

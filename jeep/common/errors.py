@@ -18,6 +18,8 @@ def blamed_on(what: object) -> Iterator[None]:
     except (UserError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of Rust code is no Exception
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            raise UserError(f"out of memory ({' '.join(str(error).split())[:200]})") from error
         plain = isinstance(error, OSError | ValueError | RuntimeError)
         reason = "" if plain and str(error) else f"{type(error).__name__}: "
         raise UserError(f"{what}: {reason}{' '.join(str(error).split())[:200]}") from error

@@ -190,14 +190,19 @@ def place_of(name: str) -> Where:
     return int(layer), sublayer
 
 
-def places_in(space: Mapping[str, Sequence[Any]]) -> list[Where]:
-    """The W_O of MLPs in all layers that a space of settings, values by dotted path, holds."""
+def layers_in(space: Mapping[str, Sequence[Any]]) -> set[int]:
+    """All layers that a space of settings, values by dotted path, holds."""
     layers: set[int] = set()
     for path, values in space.items():
         if path.rpartition(".")[2] in ("layers", "layer"):
             for value in values:
                 layers.update(value if isinstance(value, list) else [value])
-    return sorted((layer, "mlp") for layer in layers)
+    return layers
+
+
+def places_in(space: Mapping[str, Sequence[Any]]) -> list[Where]:
+    """The W_O of MLPs in all layers that a space of settings holds."""
+    return sorted((layer, "mlp") for layer in layers_in(space))
 
 
 def require_layers(layers: Iterable[int], depth: int, what: str = "") -> None:

@@ -84,6 +84,8 @@ class Config(Strict):
         if self.probe:
             self._check_names("probe", "models", self.probe.models)
             self._check_names("probe", "datasets", [self.probe.dataset])
+            if self.datasets[self.probe.dataset].chat:
+                raise ValueError("probe.dataset: its word sets are of running text, and this one is asked in a chat")
         if self.tuning:
             self._check_tuning(self.tuning)
         return self

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from jeep.common.settings import UNEDITED, require_layers
+from jeep.common.settings import UNEDITED, layers_in, require_layers
 from jeep.config.plan import Plan
 from jeep.data.sources import HubSource, PathSource, TrainedSource, WheelSource
 
@@ -34,5 +34,8 @@ def check_layers(plan: Plan) -> None:
             require_layers(written, depths[model], f"methods.{method} for {model}/{dataset}: ")
     for model, _, method in plan.searched():
         if depths[model] is not None:
-            layers = (layer for layer, _ in plan.searched_places(model, method))
-            require_layers(layers, depths[model], f"tuning.space.{model}.{method}: ")
+            tried = {*plan.first_editor(model, method).written, *layers_in(plan.config.tuning.space[model][method])}
+            require_layers(tried, depths[model], f"tuning.space.{model}.{method}: ")
+    for model, search in (plan.config.tuning.regions if plan.config.tuning else {}).items():
+        if depths[model] is not None:
+            require_layers(layers_in(search.layers), depths[model], f"tuning.regions.{model}: ")

@@ -1,5 +1,6 @@
 """How long a sequence and how large a vocabulary a model takes."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from jeep.common.errors import UserError, blamed_on
+from jeep.model.architectures import architecture_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,13 @@ class Bounds:
     def in_folder(cls, folder: Path | str) -> "Bounds":
         """Those of a checkpoint folder. Raises UserError where there is none."""
         with blamed_on(folder):
-            return cls.of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        architecture_of(config)
+        return cls.of(config)
+
+    def room(self, ids: Sequence[int]) -> int:
+        """Tokens that a sequence may still have."""
+        return sys.maxsize if self.positions is None else max(0, self.positions - len(ids))
 
     def require(self, ids: Sequence[int], behind: int = 0) -> None:
         """Raise UserError for a sequence (`behind` others) that is too long, or has a token without an embedding."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from jeep.common.errors import UserError, blamed_on
 from jeep.data.facts import Fact, InvalidFact, Question
-from jeep.model.tokens import encode
 
 _TURN, _ANSWER = "jeep's turn", "jeep's answer"
-_DATE = "26 Jul 2024"
-"""What a template is told that asks for the day: the same files come of every day."""
+_DAY = "26 Jul 2024"
+_OF_A_DAY = f"{{% macro strftime_now(format) %}}{_DAY}{{% endmacro %}}"
+"""In front of a template that asks for the day: the same files come of every day."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,26 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer) -> "Chat":
-        """The tokenizer's template, without the tokens that the tokenizer itself puts in front of every text.
+        """The tokenizer's template, as it shows an answer: behind what a generation begins with, or without it.
 
-        Raises UserError where it has none, or none that a user's turn can be told from.
+        Raises UserError where there is no template, or none that a user's turn can be told from.
         """
         turns = [{"role": "user", "content": _TURN}]
         with blamed_on("chat: the tokenizer has no chat template that can be used"):
-            asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, date_string=_DATE)
+            template = _OF_A_DAY + tokenizer.get_chat_template()
+            given = {"tokenize": False, "chat_template": template, "date_string": _DAY}
+            asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **given)
             turns.append({"role": "assistant", "content": _ANSWER})
-            answered = tokenizer.apply_chat_template(turns, tokenize=False, date_string=_DATE)
+            answered = tokenizer.apply_chat_template(turns, **given)
         opening, turn, closing = asked.partition(_TURN)
+        front, answer, _ = answered.partition(_ANSWER)
+        if answer and front.startswith(opening + turn):
+            closing = front[len(opening + turn) :]
         if not turn or _TURN in closing:
             raise UserError("chat: the tokenizer's chat template does not show a user's turn once and as it is")
-        front, answer, _ = answered.partition(_ANSWER)
-        if answer and front.startswith(asked):  # such as the space, or an empty thought, in front of the answer
-            closing += front[len(asked) :]
-        return cls(_undoubled(tokenizer, opening), closing)
+        if "{}" in opening + closing:
+            raise UserError("chat: the tokenizer's chat template has {} in it, which stands for subjects here")
+        return cls(opening, closing)
 
     def ask(self, prompt: str) -> str:
         """A prompt as the user's turn, up to where the answer begins."""
@@ -43,7 +47,9 @@ class Chat:
 
     def framed(self, fact: Fact) -> Fact:
         """A fact all of whose prompts are a user's turn. Raises InvalidFact for one that says what joins its answer."""
-        if fact.joiner is not None or fact.opening:
+        if fact.opening:
+            raise InvalidFact(fact.case_id, "it is asked in a chat already: it has an opening")
+        if fact.joiner is not None:
             raise InvalidFact(fact.case_id, "a joiner of its own, where the chat template says what joins")
         return replace(
             fact,
@@ -53,13 +59,3 @@ class Chat:
             joiner="",
             opening=self.opening,
         )
-
-
-def _undoubled(tokenizer, opening: str) -> str:
-    """The beginning of a text without the special tokens that the tokenizer adds there anyway."""
-    ids = encode(tokenizer, opening)
-    bare = tokenizer(opening, add_special_tokens=False, return_offsets_mapping=True)
-    own, added = bare["input_ids"], len(ids) - len(bare["input_ids"])
-    if added <= 0 or ids[:added] != own[:added]:
-        return opening
-    return opening[bare["offset_mapping"][added - 1][1] :]

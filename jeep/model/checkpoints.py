@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from jeep.common.storage import sha256
+from jeep.model.placement import whole_state
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 """Files that hold a model's weights, in some format or other."""
@@ -37,7 +38,7 @@ def write_checkpoint(network: nn.Module, tokenizer, source: Path | None, folder:
     given = network.generation_config
     network.generation_config = GenerationConfig()  # some that are read are refused when they are written
     try:
-        network.save_pretrained(folder)
+        network.save_pretrained(folder, state_dict=whole_state(network))
     finally:
         network.generation_config = given
     given.to_json_file(folder / "generation_config.json")

@@ -21,6 +21,7 @@ from jeep.model.batches import flat
 from jeep.model.bounds import Bounds
 from jeep.model.checkpoints import checkpoint_digest, digest, write_checkpoint
 from jeep.model.dense_attention import dense_inputs
+from jeep.model.hooks import has_hooks
 from jeep.model.placement import is_offloaded, kept, runs_on
 
 _UNBOUNDED = 2048
@@ -45,7 +46,7 @@ class EditableModel:
         self._embedding = self._part(self.architecture.embedding)
         self.bounds = Bounds.of(network.config)
         self._rotary = self._part(self.architecture.rotary) if self.architecture.rotary else None
-        self._given = network.training, [(p, p.requires_grad) for p in network.parameters()]
+        self._given = network.training, {name: p.requires_grad for name, p in network.named_parameters()}
         network.eval().requires_grad_(False)
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
 
@@ -63,8 +64,8 @@ class EditableModel:
             self.edits[-1].undo()
         training, gradients = self._given
         self.network.train(training)
-        for parameter, required in gradients:
-            parameter.requires_grad_(required)
+        for name, required in gradients.items():
+            self.network.get_parameter(name).requires_grad_(required)
 
     def __enter__(self) -> "EditableModel":
         """The model; its network is given back at the block's end."""
@@ -80,7 +81,8 @@ class EditableModel:
         """
         if self.folder is not None:
             return self._digest
-        return digest((name, self.weight(name)) for name, _ in self.network.named_parameters())
+        names = [name for name, _ in self.network.named_parameters(remove_duplicate=False)]
+        return digest((name, kept(self.network, name, keep=False)) for name in names)
 
     @cached_property
     def _digest(self) -> str:
@@ -154,13 +156,16 @@ class EditableModel:
         if a.positions:
             table = self.network.get_submodule(a.positions)
             with align_module_device(table):
-                states = states + nn.functional.embedding(positions + a.first_position, table.weight).to(states.device)
+                index = (positions + a.first_position).to(table.weight.device)
+                states = states + nn.functional.embedding(index, table.weight).to(states.device)
         if a.embedding_norm:
             states = self.network.get_submodule(a.embedding_norm)(states)
         return (states * a.embedding_scale if a.embedding_scale else states).to(self.device)
 
     def run(self, states: Float[Tensor, "n d"], packing: Packing, first: int, last: int) -> Float[Tensor, "n d"]:
-        """Run the blocks first..last on a packed batch: h^(first-1) to h^last."""
+        """Run the blocks first..last on a packed batch: h^(first-1) to h^last; nothing where there are none."""
+        if first > last:
+            return states
         states, inputs = states[None], self._inputs(states, packing)
         with packed(self.network, self.architecture.precise_scores):
             for layer in range(first, last + 1):
@@ -174,11 +179,12 @@ class EditableModel:
         Neither of these would see the hooks inside.
         """
         block = self.blocks[layer]
-        if any(module._forward_hooks for module in block.modules()):
+        if any(has_hooks(module) for module in block.modules()):
             return block
         if torch.is_grad_enabled() and is_offloaded(block):
             again = partial(packed, self.network, self.architecture.precise_scores)
-            return partial(checkpoint, block, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+            whole = {"use_reentrant": False, "early_stop": False}  # stopped early, the last weight would stay
+            return partial(checkpoint, block, context_fn=lambda: (nullcontext(), again()), **whole)
         return self._fast[layer] if self._fast is not None and packing.repeated else block
 
     def _inputs(self, states: Tensor, packing: Packing) -> dict[str, Any]:

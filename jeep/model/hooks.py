@@ -5,10 +5,31 @@ What is read is brought to `home`, where the pass begins: the module may run els
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+_OURS: WeakSet = WeakSet()
+"""Modules that a hook of this file is on."""
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is read or changed in a module: it must then run just as it is, and once."""
+    return module in _OURS
+
+
+@contextmanager
+def _hooked(module: nn.Module, handle) -> Iterator[None]:
+    first = module not in _OURS
+    _OURS.add(module)
+    try:
+        yield
+    finally:
+        handle.remove()
+        if first:
+            _OURS.discard(module)
 
 
 @contextmanager
@@ -16,10 +37,8 @@ def record_input(module: nn.Module, home: torch.device) -> Iterator[list[Tensor]
     """Collect the inputs of a module, (n, d_in) each; of a W_O these are the keys of every token."""
     seen: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2).to(home)))
-    try:
+    with _hooked(module, handle):
         yield seen
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -33,10 +52,8 @@ def record_output(module: nn.Module, home: torch.device) -> Iterator[list[Tensor
         seen.append(output.flatten(0, -2).to(home, copy=True))
 
     handle = module.register_forward_hook(hook)
-    try:
+    with _hooked(module, handle):
         yield seen
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -48,10 +65,8 @@ def shift_output(module: nn.Module, index: Int[Tensor, " k"], shift: Float[Tenso
         return output.flatten(0, -2).index_add(0, index.to(here), shift.to(here, output.dtype)).view_as(output)
 
     handle = module.register_forward_hook(hook)
-    try:
+    with _hooked(module, handle):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -66,7 +81,5 @@ def trace_output(module: nn.Module) -> Iterator[list[Tensor]]:
         return output.clone()  # some blocks go on in place
 
     handle = module.register_forward_hook(hook)
-    try:
+    with _hooked(module, handle):
         yield seen
-    finally:
-        handle.remove()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import get_max_memory
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from jeep.common.devices import is_balanced
+from jeep.common.devices import cards, is_balanced
 from jeep.common.errors import UserError, blamed_on
 from jeep.model.architectures import architecture_of
 from jeep.model.editable import EditableModel
@@ -51,11 +52,17 @@ def load_model(
     if compiled and spread:
         raise UserError("compile: true needs a model on one device")
     where = "balanced" if spread else {"": target} if target.type != "cpu" else None
-    network = _whole(folder, dtype=getattr(torch, dtype, dtype), device_map=where)
+    memory = {"max_memory": _first_cards(cards(device))} if cards(device) > 1 else {}
+    network = _whole(folder, dtype=getattr(torch, dtype, dtype), device_map=where, **memory)
     model = EditableModel(network, load_tokenizer(folder), compiled=compiled)
     model.folder = Path(folder)
     check_forward(model)
     return model
+
+
+def _first_cards(count: int) -> dict[int | str, int]:
+    """The memory that a model may take: of so many accelerators, and all of the CPU's."""
+    return {place: size for place, size in get_max_memory().items() if not isinstance(place, int) or place < count}
 
 
 def check_checkpoint(folder: Path | str) -> None:

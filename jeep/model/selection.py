@@ -141,7 +141,8 @@ def _check_prompt(fact: Fact, prompt: str, answers: Sequence[str], asking: Askin
     """Raise UserError unless the answers of a prompt can be told from it, and the model takes them `room` tokens on."""
     tokenizer = asking.tokenizer
     ids, behind = encode_answers(tokenizer, prompt, answers, fact.joiner)
-    if ids[:2] == (tokenizer.bos_token_id,) * 2:
+    written = not fact.opening and tokenizer.bos_token and prompt.startswith(tokenizer.bos_token)
+    if written and tokenizer(prompt)["input_ids"][:2] == [tokenizer.bos_token_id] * 2:
         raise InvalidFact(fact.case_id, f"the tokenizer adds the {tokenizer.bos_token} that {prompt!r} has already")
     special = [token for token in tokenizer.all_special_tokens for answer in answers if token in answer]
     if special:

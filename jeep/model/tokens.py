@@ -39,8 +39,12 @@ class Prompt:
 
 
 def _encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and character spans, with the tokens the model expects in front (BOS) and none behind (EOS)."""
-    encoding = tokenizer(text, return_offsets_mapping=True)
+    """Token ids and character spans, with the tokens the model expects in front (BOS) and none behind (EOS).
+
+    A text that begins with a special token, as a conversation does, is taken as it is.
+    """
+    own = text.startswith(tuple(tokenizer.all_special_tokens))
+    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not own)
     ids, spans = list(encoding["input_ids"]), list(encoding["offset_mapping"])
     while ids and spans[-1][0] == spans[-1][1] and ids[-1] in tokenizer.all_special_ids:
         ids.pop(), spans.pop()
@@ -48,7 +52,7 @@ def _encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
 
 
 def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of a prompt: BOS in front where the tokenizer adds one, never EOS behind."""
+    """Token ids of a prompt: BOS in front where the tokenizer adds one and the text has none, never EOS behind."""
     return _encode(tokenizer, text)[0]
 
 

@@ -29,7 +29,7 @@ def generate(model: EditableModel, prompt: str, tokens: int = TOKENS, lines: int
     """The greedy continuation of a prompt, up to the end of its first `lines`."""
     ids = encode(model.tokenizer, prompt)
     start = len(ids)
-    for _ in range(tokens):
+    for _ in range(min(tokens, model.bounds.room(ids))):
         packing, states = model.pack([ids])
         states = model.run(states, packing, 0, model.depth - 1)
         ids.append(int(model.logits(states[-1:])[0].argmax()))

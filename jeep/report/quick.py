@@ -36,9 +36,9 @@ def look(
             results.append(evaluate(model, facts, metrics, token_budget).assign(method=method))
             for fact in facts[:answers]:
                 text = said(model, fact, fact.prompt, fact.target_new)
-                texts.append((fact.prompt, fact.target_new, method, text))
-    said_by = pd.DataFrame(texts, columns=["prompt", "new answer", "method", "says"])
-    return pd.concat(results, ignore_index=True), said_by
+                texts.append((fact.case_id, fact.prompt, fact.target_new, method, text))
+    columns = ["case_id", "prompt", "new answer", "method", "says"]
+    return pd.concat(results, ignore_index=True), pd.DataFrame(texts, columns=columns)
 
 
 def write_quick(
@@ -48,10 +48,11 @@ def write_quick(
     table = metrics_of(results.assign(**run), RUN).round({"value": 1, "ci95": 1})
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
-    texts = texts.assign(method=[label(labels, "methods", name) for name in texts["method"]])
+    index = ["case_id", "prompt", "new answer"]
     names = list(dict.fromkeys(texts["method"]))
-    rows = list(dict.fromkeys(zip(texts["prompt"], texts["new answer"], strict=True)))
-    words = texts.pivot(index=["prompt", "new answer"], columns="method", values="says").loc[rows, names]
+    rows = list(dict.fromkeys(texts[index].itertuples(index=False, name=None)))
+    words = texts.pivot(index=index, columns="method", values="says").loc[rows, names].droplevel("case_id")
+    words.columns = [label(labels, "methods", name) for name in names]
     count = results["case_id"].nunique()
     caption = f"{edits} facts edited at once, measured on the first {count}; 95 % half-widths over records."
     shown = layout(table, labels, "**{}**")

@@ -4,7 +4,12 @@ Each is a thin function from files to files. It imports what it needs inside, so
 modules and no others, and the command line starts at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jeep.stages.options import (
     Checkpoint,
@@ -27,6 +32,9 @@ from jeep.stages.options import (
     Title,
     Words,
 )
+
+if TYPE_CHECKING:
+    from jeep.model.editable import EditableModel
 
 REPORTED = Path("config/reported.csv")
 
@@ -88,12 +96,22 @@ def series_figure(*, table: Path, axis: str, labels: Labels, out: Figure) -> Non
     draw_series(table, axis, labels, out)
 
 
+def _by_precision(
+    checkpoint: Checkpoint, methods: Sequence[str], precisions: Sequence[str]
+) -> Iterator[tuple[EditableModel, list[str]]]:
+    """The model in each precision that some methods run in, one after the other, with these methods."""
+    for dtype in dict.fromkeys(precisions):
+        chosen = [name for name, own in zip(methods, precisions, strict=True) if own == dtype]
+        yield replace(checkpoint, dtype=dtype).load(), chosen
+
+
 def case_study(
     *,
     checkpoint: Checkpoint,
     facts: Facts,
     records: Records,
     methods: Methods,
+    precisions: Words,
     deltas: Files,
     edits: Edits,
     case_id: str | None = None,
@@ -104,6 +122,7 @@ def case_study(
     """Generate what edited models answer for one record (Table 1); the record is named, or chosen by a rule.
 
     Args:
+        precisions: what each method's model runs in
         deltas: the methods' edits
         case_id: record to show (default: by the rule)
     """
@@ -121,7 +140,12 @@ def case_study(
     else:
         results = pd.concat(map(pd.read_parquet, records))
         fact = choose(results[results["edits"] == edits], edited)
-    table = study(checkpoint.load(), fact, dict(zip(methods, deltas, strict=True)))
+    paths = dict(zip(methods, deltas, strict=True))
+    tables = [
+        study(model, fact, {name: paths[name] for name in names})
+        for model, names in _by_precision(checkpoint, methods, precisions)
+    ]
+    table = pd.concat(tables).sort_values("method", key=lambda names: names.map(list(methods).index), kind="stable")
     write_study(table, fact.case_id, labels, title, out)
 
 
@@ -131,6 +155,7 @@ def quick_look(
     facts: Facts,
     metrics: Measure,
     methods: Methods,
+    precisions: Words,
     deltas: Files,
     measured: int,
     answers: int,
@@ -143,11 +168,14 @@ def quick_look(
 
     Args:
         methods: none for the unedited model
+        precisions: what each method's model runs in
         deltas: the edits of the others
         measured: the first N facts
         answers: of the first N of these, the models' answers in words
         run: model, data set and seed, as JSON
     """
+    import pandas as pd
+
     from jeep.common.settings import UNEDITED
     from jeep.data.facts import load_facts
     from jeep.report.quick import look, write_quick
@@ -155,7 +183,14 @@ def quick_look(
     paths = iter(deltas)
     edited = {method: None if method == UNEDITED else next(paths) for method in methods}
     chosen = load_facts(facts)[:edits][:measured]
-    results, texts = look(checkpoint.load(), chosen, metrics, edited, answers, checkpoint.token_budget)
+    found = [
+        look(model, chosen, metrics, {name: edited[name] for name in names}, answers, checkpoint.token_budget)
+        for model, names in _by_precision(checkpoint, methods, precisions)
+    ]
+    results, texts = (
+        pd.concat(parts).sort_values("method", key=lambda names: names.map(list(methods).index), kind="stable")
+        for parts in zip(*found, strict=True)
+    )
     write_quick(results, texts, run, labels, edits, out)
 
 

@@ -73,6 +73,17 @@ def test_a_job_on_several_devices_holds_all_of_them(start):
 
 
 def test_all_devices_are_taken_where_no_more_are_to_be_seen(start):
+    first, second = start("1,3", count=2), start("1,3", count=3)
+    assert device_of(first) == "1,3"
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=3)
+    first.communicate("\n")
+    assert device_of(second) == "1,3"
+
+
+def test_what_a_scheduler_has_given_is_used_without_a_lock(start, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert {device_of(job) for job in (start("0", count=1), start("0", count=1))} == {"0"}
     assert {device_of(job) for job in (start("1,3", count=2), start("1,3", count=2))} == {"1,3"}
 
 
@@ -94,9 +105,13 @@ def test_only_devices_shown_from_outside_are_taken(start):
     assert {device_of(start("GPU-8f,MIG-3/1/0")), device_of(start("GPU-8f,MIG-3/1/0"))} == {"GPU-8f", "MIG-3/1/0"}
 
 
-def test_a_single_device_is_taken_as_it_is(start):
-    """A cluster shows every job one device, and calls each of them 0."""
-    assert device_of(start("0")) == device_of(start("0")) == "0"
+def test_a_single_device_is_of_one_job_at_a_time_too(start):
+    first, second = start("0"), start("0")
+    assert device_of(first) == "0"
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=3)
+    first.communicate("\n")
+    assert device_of(second) == "0"
 
 
 def test_without_a_gpu_nothing_is_taken(monkeypatch, tmp_path):

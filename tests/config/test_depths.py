@@ -54,6 +54,23 @@ def test_a_searched_layer_that_a_model_does_not_have_is_named():
         check_layers(asked(tuning=tuning))
 
 
+@pytest.mark.parametrize(
+    ("method", "change"), [("ft-wd", {"layer": [99]}), ("mend", {"layers": [[97, 98, 99]]}), ("rome", {"layer": [99]})]
+)
+def test_a_searched_layer_of_any_method_is_checked(method, change):
+    tuning = load_config(ROOT / "config" / "config.yaml").tuning.model_dump(mode="json", exclude_none=True)
+    tuning["space"]["gptj-nano"][method].update(change)
+    with pytest.raises(UserError, match=rf"tuning\.space\.gptj-nano\.{method}: layer 99 of a model that has"):
+        check_layers(asked(tuning=tuning))
+
+
+def test_a_region_that_is_moved_off_the_model_is_named():
+    tuning = load_config(ROOT / "config" / "config.yaml").tuning.model_dump(mode="json", exclude_none=True)
+    tuning["regions"]["gptj-nano"]["layers"]["high.layers"] = [[98, 99]]
+    with pytest.raises(UserError, match=r"tuning\.regions\.gptj-nano: layer 99 of a model that has"):
+        check_layers(asked(tuning=tuning))
+
+
 def test_a_searched_value_that_is_no_setting_is_one_line():
     tuning = load_config(ROOT / "config" / "config.yaml").tuning.model_dump(mode="json", exclude_none=True)
     tuning["space"]["gptj-nano"]["memit"]["region.layers"] = [[1, 99]]

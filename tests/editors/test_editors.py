@@ -332,3 +332,15 @@ def test_every_editor_edits_every_architecture(architecture, dtype, byte_level, 
             assert torch.isfinite(delta).all(), name
         assert any(delta.abs().max() > 0 for delta in deltas.values()), name
     assert all(torch.equal(before[key], value) for key, value in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bloom", "falcon"])
+def test_the_topmost_block_can_be_edited(architecture, byte_level, facts, prefixes):
+    """Nothing stands above it: no block runs behind its target vectors."""
+    model = EditableModel(random_network(architecture), byte_level)
+    settings = {"optimization": {"steps": 2}, "region": {**LOW, "layers": [3], "spread": "even"}}
+    covariance = {(3, "mlp"): torch.eye(model.inputs(3))}
+    editor = load_editor("memit", settings)
+    targets = optimize_facts(model, facts[:2], prefixes, editor.target_spec, 512)
+    (delta,) = editor.edit(model, Task(facts[:2], prefixes, 512, targets, covariance)).values()
+    assert delta.abs().max() > 0

@@ -32,6 +32,11 @@ THINKING = (
     "{% if turn.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ turn.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 )
+OPEN_THOUGHT = (
+    "{{ bos_token }}{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+)
+OF_THE_DAY = "{{ bos_token }}{{ strftime_now('%d %B %Y') }}\n" + ASKED
 TODAY = "{% if date_string is not defined %}{{ 1 / 0 }}{% endif %}{{ date_string }}\n" + ASKED
 
 
@@ -42,7 +47,7 @@ def own(tokenizer, prompt, answer=None):
     return tokenizer.apply_chat_template(turns, tokenize=True, **given)
 
 
-@pytest.mark.parametrize("template", [ASKED, IN_BRACKETS, THINKING, TODAY])
+@pytest.mark.parametrize("template", [ASKED, IN_BRACKETS, THINKING, TODAY, OPEN_THOUGHT])
 @pytest.mark.parametrize("style", ["byte_level", "sentencepiece"])
 def test_prompt_and_answer_are_the_conversation_of_the_template(request, style, template):
     tokenizer = copy.deepcopy(request.getfixturevalue(style))
@@ -56,7 +61,7 @@ def test_prompt_and_answer_are_the_conversation_of_the_template(request, style, 
         whole = own(tokenizer, bare, "Italy")
         assert [*ids, *answer][len(unsaid) :] == whole[: len(ids) + len(answer) - len(unsaid)]
         assert tokenizer.decode(answer).strip() == "Italy"
-        if template != THINKING:  # whose answer has an empty thought in front
+        if template not in (THINKING, OPEN_THOUGHT):  # whose answer has an empty thought in front
             assert [*unsaid, *own(tokenizer, bare)][: len(ids)] == list(ids)
 
 
@@ -67,6 +72,28 @@ def test_a_prefix_stands_in_the_users_turn_and_positions_hold(monkeypatch, byte_
     assert byte_level.decode(prompt.ids) == "[user] The city is old. Lyon is a city in\n[assistant]"
     assert byte_level.decode(prompt.ids[: prompt.subject_last + 1]) == "[user] The city is old. Lyon"
     assert byte_level.decode(locate_subject(byte_level, fact).ids) == "[user] Lyon"
+
+
+def test_a_template_that_asks_for_the_day_is_told_the_same_one_every_day(sentencepiece):
+    tokenizer = copy.deepcopy(sentencepiece)
+    tokenizer.chat_template = OF_THE_DAY
+    assert Chat.of(tokenizer).opening == "<s>26 Jul 2024\n[user] "
+
+
+def test_the_answer_stands_where_a_conversation_has_it_and_not_in_an_open_thought(sentencepiece):
+    tokenizer = copy.deepcopy(sentencepiece)
+    tokenizer.chat_template = OPEN_THOUGHT
+    assert Chat.of(tokenizer).closing == "<assistant>"
+
+
+def test_bos_is_the_templates_where_it_has_one_and_the_tokenizers_elsewhere(sentencepiece):
+    tokenizer = copy.deepcopy(sentencepiece)
+    bos = tokenizer.bos_token_id
+    for template in (IN_BRACKETS, ASKED):
+        tokenizer.chat_template = template
+        ids, _ = encode_pair(tokenizer, Chat.of(tokenizer).framed(FACT).prompt, "Italy", "")
+        assert ids.count(bos) == 1
+        assert ids[0] == bos
 
 
 def test_a_framed_fact_survives_its_file(monkeypatch, byte_level):
@@ -80,6 +107,19 @@ def test_a_framed_fact_survives_its_file(monkeypatch, byte_level):
 def test_without_a_template_a_chat_is_refused(byte_level):
     with pytest.raises(UserError, match="no chat template"):
         Chat.of(byte_level)
+
+
+def test_a_template_with_the_place_of_a_subject_in_it_is_refused(monkeypatch, byte_level):
+    monkeypatch.setattr(byte_level, "chat_template", "tools: {'{}'} " + ASKED)
+    with pytest.raises(UserError, match=r"has \{\} in it"):
+        Chat.of(byte_level)
+
+
+def test_a_fact_is_framed_once(monkeypatch, byte_level):
+    monkeypatch.setattr(byte_level, "chat_template", ASKED)
+    chat = Chat.of(byte_level)
+    with pytest.raises(InvalidFact, match="asked in a chat already"):
+        chat.framed(chat.framed(FACT))
 
 
 @pytest.mark.parametrize("template", ["nothing", "{{ messages[0].content | upper }}", TURNS + TURNS])

@@ -5,15 +5,16 @@ import copy
 import pytest
 import torch
 from accelerate import cpu_offload
+from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset
 from conftest import KINDS, random_network
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import jeep
 from jeep.common.errors import UserError
 from jeep.model.attention import Packing
 from jeep.model.editable import EditableModel
 from jeep.model.loading import check_forward, load_model
-from jeep.model.placement import is_offloaded, runs_on
+from jeep.model.placement import _hooks, is_offloaded, runs_on
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 
@@ -80,13 +81,15 @@ def test_a_change_is_in_force_and_undone(whole, offloaded):
     assert all(map(torch.equal, gradient(offloaded), before))
 
 
-def test_a_change_is_saved(whole, tmp_path):
-    model, name = on_disk(whole.folder), whole.parameter_name(2)
-    model.tokenizer, model.folder = whole.tokenizer, whole.folder
+def test_a_change_is_saved(whole, offloaded, tmp_path):
+    name = whole.parameter_name(2)
     change = {name: 0.1 * torch.randn(whole.weight(name).shape)}
-    model.add_(change)
-    model.save(tmp_path / "edited")
-    assert torch.equal(load_file(tmp_path / "edited" / "model.safetensors")[name], whole.weight(name) + change[name])
+    offloaded.add_(change)
+    offloaded.save(tmp_path / "edited")
+    whole.add_(change)
+    saved = EditableModel(AutoModelForCausalLM.from_pretrained(tmp_path / "edited"), whole.tokenizer)
+    for other, _ in whole.network.named_parameters():
+        assert torch.equal(saved.weight(other), whole.weight(other)), other
 
 
 def test_no_weight_waits_for_the_gradient(whole, offloaded):
@@ -95,6 +98,34 @@ def test_no_weight_waits_for_the_gradient(whole, offloaded):
     with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
         gradient(offloaded)
     assert whole.projection(2).weight.numel() not in sizes
+    assert all(weight.is_meta for weight in offloaded.blocks[2].parameters()), "nor behind it"
+
+
+def test_others_hooks_do_not_keep_weights_waiting(offloaded):
+    """transformers leaves its own on all blocks once it was asked for hidden states."""
+    for block in offloaded.blocks:
+        block.register_forward_hook(lambda *_: None)
+    test_no_weight_waits_for_the_gradient(offloaded, offloaded)
+
+
+def test_an_offloaded_model_is_the_same_model_and_read_without_being_kept(whole, offloaded):
+    for model in (whole, offloaded):
+        model.folder = None
+    assert offloaded.identity == whole.identity
+    hook = next(iter(_hooks(offloaded.projection(2))))
+    weights = hook.weights_map
+    while isinstance(weights, PrefixedDataset):
+        weights = weights.dataset
+    if isinstance(weights, OffloadedWeightsLoader):
+        assert not weights.state_dict
+
+
+def test_an_offloaded_network_is_given_back_as_it_came(offloaded):
+    network = offloaded.network.requires_grad_(True)
+    with jeep.wrap(network, offloaded.tokenizer) as model:
+        gradient(model)
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_what_is_trained_must_be_on_a_device(offloaded):
