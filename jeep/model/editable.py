@@ -48,6 +48,7 @@ class EditableModel:
         self._rotary = self._part(self.architecture.rotary) if self.architecture.rotary else None
         self._given = network.training, {name: p.requires_grad for name, p in network.named_parameters()}
         network.eval().requires_grad_(False)
+        self._offloaded = [is_offloaded(block) for block in self.blocks]
         self._fast = [torch.compile(block, dynamic=True) for block in self.blocks] if compiled else None
 
     def _part(self, name: str) -> nn.Module:
@@ -178,14 +179,15 @@ class EditableModel:
 
         Neither of these would see the hooks inside.
         """
-        block = self.blocks[layer]
-        if any(has_hooks(module) for module in block.modules()):
+        block, refetched = self.blocks[layer], self._offloaded[layer] and torch.is_grad_enabled()
+        fast = self._fast is not None and packing.repeated
+        if not (refetched or fast) or any(has_hooks(module) for module in block.modules()):
             return block
-        if torch.is_grad_enabled() and is_offloaded(block):
+        if refetched:
             again = partial(packed, self.network, self.architecture.precise_scores)
             whole = {"use_reentrant": False, "early_stop": False}  # stopped early, the last weight would stay
             return partial(checkpoint, block, context_fn=lambda: (nullcontext(), again()), **whole)
-        return self._fast[layer] if self._fast is not None and packing.repeated else block
+        return self._fast[layer]
 
     def _inputs(self, states: Tensor, packing: Packing) -> dict[str, Any]:
         """What every block is given beside its states."""
