@@ -33,10 +33,10 @@ class Chat:
             answered = tokenizer.apply_chat_template(turns, **given)
         opening, turn, closing = asked.partition(_TURN)
         front, answer, _ = answered.partition(_ANSWER)
-        if answer and front.startswith(opening + turn):
-            closing = front[len(opening + turn) :]
         if not turn or _TURN in closing:
             raise UserError("chat: the tokenizer's chat template does not show a user's turn once and as it is")
+        if answer and front.startswith(opening + turn):
+            closing = front[len(opening + turn) :]
         if "{}" in opening + closing:
             raise UserError("chat: the tokenizer's chat template has {} in it, which stands for subjects here")
         return cls(opening, closing)

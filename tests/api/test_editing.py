@@ -285,8 +285,8 @@ def test_a_fact_that_did_not_take_says_why(model, facts, text):
 
 def test_a_chat_is_edited_as_a_chat(model, facts, text, tmp_path):
     tokenizer = copy.deepcopy(model.tokenizer)
-    turn = "{% for turn in messages %}I like it. {{ turn.content }}{% endfor %}"
-    tokenizer.chat_template = turn + "{% if add_generation_prompt %} {% endif %}"
+    turn = "{% if turn.role == 'user' %}I like it. {{ turn.content }}{% else %} {{ turn.content }}{% endif %}"
+    tokenizer.chat_template = f"{{% for turn in messages %}}{turn}{{% endfor %}}"
     model = EditableModel(model.network, tokenizer)
     edit = edited(model, facts, text, chat=True)
     asked = edit.outcome.query("kind == 'edited'")

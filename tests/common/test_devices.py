@@ -73,8 +73,9 @@ def test_a_job_on_several_devices_holds_all_of_them(start):
 
 
 def test_all_devices_are_taken_where_no_more_are_to_be_seen(start):
-    first, second = start("1,3", count=2), start("1,3", count=3)
+    first = start("1,3", count=2)
     assert device_of(first) == "1,3"
+    second = start("1,3", count=3)
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(timeout=3)
     first.communicate("\n")
@@ -106,8 +107,9 @@ def test_only_devices_shown_from_outside_are_taken(start):
 
 
 def test_a_single_device_is_of_one_job_at_a_time_too(start):
-    first, second = start("0"), start("0")
+    first = start("0")
     assert device_of(first) == "0"
+    second = start("0")
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(timeout=3)
     first.communicate("\n")
