@@ -48,6 +48,7 @@ def test_an_unknown_device_is_one_line(device):
     [
         ({"seeds": [0, 0]}, "seeds: .*each seed once, not \\[0, 0\\]"),
         ({"seeds": [-1]}, "seeds.0: "),
+        ({"editing": {"\n": None}}, r"editing.'\\n': unknown key$"),
         (
             {
                 "methods": CONFIG["methods"]

@@ -28,6 +28,8 @@ def blamed_on(what: object) -> Iterator[None]:
 def complaint(error: ValidationError) -> str:
     """What is wrong with a configuration, in one line: where, and what. Unknown keys come first: most are misspelt."""
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"])
-    what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    parts = map(str, first["loc"])
+    where = ".".join(part if part.isprintable() else repr(part) for part in parts)
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    what = "unknown key" if first["type"] == "extra_forbidden" else message
     return f"{where}: {what}" if where else what
