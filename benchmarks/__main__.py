@@ -9,7 +9,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks import plain
 from benchmarks.operations import Needed, spent
 from benchmarks.report import write_report
+from benchmarks.timing import seconds
 from jeep.common.settings import Optimization
 from jeep.common.storage import read_json, write_json
 from jeep.data.corpus import texts
@@ -46,13 +46,6 @@ EDITOR = load_editor(
 PLACES = list(EDITOR.covariances)
 LAYERS = [layer for layer, _ in PLACES]
 GROWTH_STEPS = 2
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """How long `run` takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def in_turn(plain_way: Callable[[], object], ours: Callable[[], object], rounds: int) -> list[tuple[float, float]]:

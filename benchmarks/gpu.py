@@ -9,7 +9,6 @@ import json
 import random
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import plain
 from benchmarks.operations import Needed
+from benchmarks.timing import seconds
 from jeep.common.errors import UserError
 from jeep.common.storage import atomic, write_json
 from jeep.editors import load_editor
@@ -41,21 +41,6 @@ PREFIXES, PREFIX, SUBJECT, RELATION, ANSWER = 6, 11, 3, 6, 2
 RECORD = 13
 """Prompts of a CounterFact record, with two answers each."""
 ROUNDS = 3
-
-
-def synchronize() -> None:
-    """Wait until the accelerator has done what it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """How long `run` takes."""
-    synchronize()
-    start = time.perf_counter()
-    run()
-    synchronize()
-    return time.perf_counter() - start
 
 
 def card(device: torch.device) -> str:

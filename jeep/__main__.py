@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from jeep.common.devices import cards, make_repeatable, own_devices
-from jeep.common.errors import UserError, complaint
+from jeep.common.errors import UserError, complaint, one_line
 from jeep.common.locks import held
 from jeep.common.stopping import stoppable
 from jeep.common.storage import clear_scratch
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if shown:
             raise
-        reason, path = " ".join(str(error).split())[:200], _keep_traceback(arguments)
+        reason, path = one_line(error), _keep_traceback(arguments)
         sys.stderr.write(f"error: unexpected {type(error).__name__} ({reason}); its traceback is in {path}\n")
         return 1
     return 0

@@ -1,6 +1,7 @@
 """The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
 
-STUDY = EXPERIMENT.case_study
+STUDY, QUICK = EXPERIMENT.case_study, EXPERIMENT.quick
+DELTAS = "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
 TABLES = [artifact for artifact in ("table2", "table3", "table4") if PLAN.table(artifact)]
 
 
@@ -38,37 +39,19 @@ def series_variants(wildcards):
     return option("variants", json.dumps({"method": sweep.method, "values": sweep.variants}))
 
 
-def study_path(pattern):
-    """A file of the case study's model and data set; none where there is no case study."""
-    return pattern.format(model=STUDY.model, dataset=STUDY.dataset) if STUDY else []
+def path_of(part, pattern):
+    """A file of the model and data set of the case study, or of the first look; none where there is none of these."""
+    return pattern.format(model=part.model, dataset=part.dataset) if part else []
 
 
-def study_files(pattern):
-    """A file of every method of the case study, under the first seed, of all shards where it has shards."""
-    if STUDY is None:
+def files_of(part, pattern):
+    """A file of every method that one of them edits with, under the first seed, of all shards where it has shards."""
+    if part is None:
         return []
     shards = range(CONFIG.editing.shards) if "{shard}" in pattern else [0]
-    run = {"model": STUDY.model, "dataset": STUDY.dataset, "seed": CONFIG.seeds[0], "edits": EXPERIMENT.edits}
-    return [pattern.format(method=method, shard=shard, **run) for method in STUDY.methods for shard in shards]
-
-
-QUICK = EXPERIMENT.quick
-
-
-def quick_run():
-    """What names the runs of the first look."""
-    return {"model": QUICK.model, "dataset": QUICK.dataset, "seed": CONFIG.seeds[0]} if QUICK else {}
-
-
-def quick_path(pattern):
-    return pattern.format(**quick_run()) if QUICK else []
-
-
-def quick_deltas():
-    """The edits of the methods of the first look."""
-    pattern = "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
-    edited = [method for method in QUICK.methods if method != UNEDITED] if QUICK else []
-    return [pattern.format(**quick_run(), method=method, edits=EXPERIMENT.edits) for method in edited]
+    run = {"model": part.model, "dataset": part.dataset, "seed": CONFIG.seeds[0], "edits": EXPERIMENT.edits}
+    edited = [method for method in part.methods if method != UNEDITED]
+    return [pattern.format(method=method, shard=shard, **run) for method in edited for shard in shards]
 
 
 def precisions_of(part):
@@ -76,8 +59,13 @@ def precisions_of(part):
     return [PLAN.precision(part.model, part.dataset, method) for method in part.methods] if part else []
 
 
-def study_options(wildcards):
-    return run_options(STUDY.model)
+def part_options(part):
+    return run_options(part.model) if part else ""
+
+
+def quick_run():
+    """What names the runs of the first look."""
+    return {"model": QUICK.model, "dataset": QUICK.dataset, "seed": CONFIG.seeds[0]} if QUICK else {}
 
 
 def study_title(wildcards):
@@ -185,10 +173,10 @@ rule series:
 rule case_study:
     """IN: a model, facts, edits and their results. OUT: Table 1, what the edited models generate for one record."""
     input:
-        model=study_path("results/models/{model}"),
-        facts=study_path("results/facts/{model}/{dataset}.jsonl"),
-        records=study_files("results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"),
-        deltas=study_files("results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"),
+        model=path_of(STUDY, "results/models/{model}"),
+        facts=path_of(STUDY, "results/facts/{model}/{dataset}.jsonl"),
+        records=files_of(STUDY, "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"),
+        deltas=files_of(STUDY, DELTAS),
     output:
         csv="results/tables/table1.csv",
         markdown="results/tables/table1.md",
@@ -207,7 +195,7 @@ rule case_study:
     resources:
         gpu=gpus_of(STUDY.model) if STUDY else 1,
     params:
-        options=study_options,
+        options=part_options(STUDY),
         methods=STUDY.methods if STUDY else [],
         precisions=precisions_of(STUDY),
         case_id=option("case-id", STUDY.case_id) if STUDY else "",
@@ -224,9 +212,9 @@ rule case_study:
 rule quick_look:
     """IN: a model, facts, a few edits. OUT: a first table, on a part of the facts, and answers in words."""
     input:
-        model=quick_path("results/models/{model}"),
-        facts=quick_path("results/facts/{model}/{dataset}.jsonl"),
-        deltas=quick_deltas(),
+        model=path_of(QUICK, "results/models/{model}"),
+        facts=path_of(QUICK, "results/facts/{model}/{dataset}.jsonl"),
+        deltas=files_of(QUICK, DELTAS),
     output:
         csv="results/quick.csv",
         markdown="results/quick.md",
@@ -239,7 +227,7 @@ rule quick_look:
     resources:
         gpu=gpus_of(QUICK.model) if QUICK else 1,
     params:
-        options=lambda wildcards: run_options(QUICK.model),
+        options=part_options(QUICK),
         metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",
         methods=QUICK.methods if QUICK else [],
         precisions=precisions_of(QUICK),

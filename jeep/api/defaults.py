@@ -1,13 +1,9 @@
 """Settings for a model that nobody has searched for: the paper's for its models, and by relative depth for others."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from jeep.common.errors import UserError, complaint
+from jeep.common.errors import UserError
 from jeep.common.settings import merge
-from jeep.editors import Editor, load_editor
 from jeep.model.editable import EditableModel
 
 _PAPER: dict[tuple[str, int], dict[str, dict[str, Any]]] = {
@@ -117,14 +113,6 @@ def usual_settings(method: str, model: EditableModel) -> tuple[str, dict[str, An
     """The editor's name of a method, and its settings for a model without a search."""
     name = method.replace("-", "_")
     return name, default_settings(name, model.network.config.model_type, model.depth, model.size)
-
-
-def checked_editor(name: str, settings: Mapping[str, Any], what: str) -> Editor:
-    """The editor of that name. Raises UserError, beginning with `what`, where it does not take the settings."""
-    try:
-        return load_editor(name, settings)
-    except ValidationError as error:
-        raise UserError(f"{what}: {complaint(error)}") from None
 
 
 def default_space(editor: str, depth: int) -> dict[str, list[Any]]:

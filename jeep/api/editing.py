@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jeep.api.defaults import checked_editor, usual_settings
+from jeep.api.defaults import usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
 from jeep.api.statistics import covariances_for
 from jeep.common.errors import UserError
 from jeep.common.settings import merge, require_layers
 from jeep.common.storage import atomic, write_json
+from jeep.editors import checked_editor
 from jeep.probes.contrast import contrast
 from jeep.probes.proposal import propose_regions
 from jeep.report.texts import render
@@ -71,8 +72,7 @@ class Edit:
         """Write the edit into the model (again); nothing where it is in force."""
         if not self.in_force:
             self._scratch = ExitStack()
-            self._scratch.enter_context(self.model.scratch(list(self.deltas)))
-            self.model.add_(self.deltas)
+            self._scratch.enter_context(self.model.edited(self.deltas))
             self.model.edits.append(self)
         return self
 

@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, one_line
 from jeep.data.fetch import OTHER_WEIGHTS, SMALL_FILES
 from jeep.model.editable import EditableModel
 from jeep.model.loading import check_forward, load_model, pick_device
@@ -38,7 +38,7 @@ def folder_of(source: str | Path, revision: str | None = None, *, weights: bool 
     except HFValidationError:
         raise UserError(f"{source}: no such folder, and no name of a repository of the hub") from None
     except (HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(f"{source}: no such folder, and the hub has none to give ({reason})") from None
     return Path(found)
 

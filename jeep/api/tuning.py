@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from jeep.api.defaults import checked_editor, default_space, usual_settings
+from jeep.api.defaults import default_space, usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, prompts_of
 from jeep.api.statistics import covariances_for
@@ -17,6 +17,7 @@ from jeep.common.errors import UserError
 from jeep.common.settings import Protocol, places_in, require_layers, with_values
 from jeep.data.facts import Fact
 from jeep.data.formats import Format
+from jeep.editors import checked_editor
 from jeep.model.editable import EditableModel
 from jeep.tuning.bench import Bench, DevelopmentSet
 from jeep.tuning.search import rank, search

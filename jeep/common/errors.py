@@ -10,6 +10,11 @@ class UserError(Exception):
     """Bad input or configuration. The command line prints its message in one line and exits with status 2."""
 
 
+def one_line(error: BaseException, most: int | None = 200) -> str:
+    """The beginning of what an error says, without its line breaks."""
+    return " ".join(str(error).split())[:most]
+
+
 @contextmanager
 def blamed_on(what: object) -> Iterator[None]:
     """Whatever others' code raises over a user's file in a block is a UserError in one line, beginning with `what`."""
@@ -19,10 +24,10 @@ def blamed_on(what: object) -> Iterator[None]:
         raise
     except BaseException as error:  # a panic of Rust code is no Exception
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-            raise UserError(f"out of memory ({' '.join(str(error).split())[:200]})") from error
+            raise UserError(f"out of memory ({one_line(error)})") from error
         plain = isinstance(error, OSError | ValueError | RuntimeError)
         reason = "" if plain and str(error) else f"{type(error).__name__}: "
-        raise UserError(f"{what}: {reason}{' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{what}: {reason}{one_line(error)}") from error
 
 
 def complaint(error: ValidationError) -> str:

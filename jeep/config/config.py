@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from jeep.common.errors import UserError, complaint
+from jeep.common.errors import UserError, complaint, one_line
 from jeep.common.settings import UNEDITED, Strict, merge
 from jeep.config.schema import (
     CaseStudy,
@@ -249,7 +249,7 @@ def _read(path: Path | str) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not valid YAML ({one_line(error, None)})") from None
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: expected a mapping of settings")
     return raw

@@ -5,13 +5,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from jeep.common.errors import UserError, complaint
 from jeep.common.settings import UNEDITED, Dtype, Where, places_in, with_values
 from jeep.config.config import Config
 from jeep.config.schema import Grid
-from jeep.editors import Editor, load_editor
+from jeep.editors import Editor, checked_editor
 
 Cell = tuple[str, str, str]
 """A model, a data set and a method."""
@@ -202,10 +199,7 @@ class Plan:
         space = self.config.tuning.space[model][method]
         first = {path: values[0] for path, values in space.items()}
         settings = with_values(self.config.general_settings(method), first)
-        try:
-            return load_editor(self.config.editor_name(method), settings)
-        except ValidationError as error:
-            raise UserError(f"tuning.space.{model}.{method}: {complaint(error)}") from None
+        return checked_editor(self.config.editor_name(method), settings, f"tuning.space.{model}.{method}")
 
     def searched_places(self, model: str, method: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""

@@ -87,9 +87,7 @@ class Fact:
         unknown = [name for name in row if name not in known]
         if unknown:
             raise InvalidFact(case_id, f"unknown field {unknown[0]!r} (known: {', '.join(known)})")
-        missing = [name for name in known if name not in row]
-        if missing:
-            raise InvalidFact(case_id, f"missing field {missing[0]!r}")
+        _require(case_id, known, row)
         row["relation"] = "" if row["relation"] is None else row["relation"]
         for name in ("subject", "template", "relation", "target_new", "opening"):
             row[name] = text_of(case_id, name, row[name])
@@ -112,6 +110,13 @@ _OPTIONAL = {
 }
 _SELDOM = ("joiner", "opening")
 """Left out of what is written where they say nothing."""
+
+
+def _require(case_id: str, names: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Raise InvalidFact unless all fields are there."""
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise InvalidFact(case_id, f"missing field {missing[0]!r}")
 
 
 def text_of(case_id: str, name: str, value: Any) -> str:
@@ -137,9 +142,7 @@ def list_of(case_id: str, name: str, row: Mapping[str, Any]) -> Sequence[Any]:
 def _question(case_id: str, value: Any) -> Question:
     if not isinstance(value, Mapping):
         raise InvalidFact(case_id, f"unrelated holds no prompt and answer: {value!r}")
-    missing = [name for name in ("prompt", "answer") if name not in value]
-    if missing:
-        raise InvalidFact(case_id, f"missing field {missing[0]!r}")
+    _require(case_id, ("prompt", "answer"), value)
     return Question(*(text_of(case_id, f"{name} of unrelated", value[name]) for name in ("prompt", "answer")))
 
 

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from tqdm import tqdm
 
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, one_line
 from jeep.common.storage import atomic, sha256
 from jeep.data.sources import HubSource, PathSource, UrlSource, WheelSource
 
@@ -117,7 +117,7 @@ def _from_hub(source: HubSource, out: Path) -> None:
         given = {"allow_patterns": [*SMALL_FILES, weights], "ignore_patterns": OTHER_WEIGHTS}
         snapshot_download(source.repository, revision=source.revision, local_dir=out, **given)
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{name}: download failed ({one_line(error)})") from None
     if weights != "*.safetensors":
         to_safetensors(out)
     _require_checkpoint(out, name)

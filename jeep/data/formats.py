@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jeep.common.errors import UserError
+from jeep.common.errors import UserError, one_line
 from jeep.common.storage import read_json, read_jsonl
 from jeep.data.facts import Fact, InvalidFact, list_of, text_of
 
@@ -152,4 +152,4 @@ def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFa
         except KeyError as error:
             yield InvalidFact(case_id, f"missing field {error}")
         except (TypeError, AttributeError, ValueError) as error:
-            yield InvalidFact(case_id, f"not a record of format {form!r} ({' '.join(str(error).split())[:150]})")
+            yield InvalidFact(case_id, f"not a record of format {form!r} ({one_line(error, 150)})")

@@ -93,8 +93,7 @@ class Jeep(RegionEditor):
 
         low, high = (self.model_copy(update={other: None, "together": True}) for other in ("high", "low"))
         deltas = low.edit(model, task)
-        with model.scratch(list(deltas)):
-            model.add_(deltas)
+        with model.edited(deltas):
             targets = optimize_facts(model, task.facts, task.prefixes, high.target_spec, task.token_budget)
             usable = [(fact, target) for fact, target in zip(task.facts, targets, strict=True) if target.finite]
             if not usable:

@@ -1,8 +1,11 @@
 """Architectures as rows of one table: where things are in a model class."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from jeep.common.errors import UserError
+from transformers import AutoConfig, PretrainedConfig
+
+from jeep.common.errors import UserError, blamed_on
 
 Factor = str | float | int | None
 """A number of the configuration, or the field that has it; None where there is none."""
@@ -188,3 +191,11 @@ def architecture_of(config) -> Architecture:
     row = ARCHITECTURES[kind]
     named = {column: getattr(row, column) for column in _CONFIGURED}
     return replace(row, **{column: getattr(config, name) for column, name in named.items() if isinstance(name, str)})
+
+
+def config_in(folder: Path | str) -> PretrainedConfig:
+    """The configuration of a checkpoint folder, of an architecture that can be edited. Raises UserError elsewhere."""
+    with blamed_on(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architecture_of(config)
+    return config

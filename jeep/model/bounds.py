@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
-from jeep.common.errors import UserError, blamed_on
-from jeep.model.architectures import architecture_of
+from jeep.common.errors import UserError
+from jeep.model.architectures import config_in
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,7 @@ class Bounds:
     @classmethod
     def in_folder(cls, folder: Path | str) -> "Bounds":
         """Those of a checkpoint folder. Raises UserError where there is none."""
-        with blamed_on(folder):
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        architecture_of(config)
-        return cls.of(config)
+        return cls.of(config_in(folder))
 
     def room(self, ids: Sequence[int]) -> int:
         """Tokens that a sequence may still have."""

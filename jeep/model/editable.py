@@ -260,6 +260,13 @@ class EditableModel:
             weight = self.weight(name)
             weight.add_(delta.to(weight.device, weight.dtype))
 
+    @contextmanager
+    def edited(self, deltas: dict[str, Tensor]) -> Iterator[None]:
+        """The model has some changes for the length of a block, and is then back, bit for bit."""
+        with self.scratch(list(deltas)):
+            self.add_(deltas)
+            yield
+
     def save(self, folder: Path) -> None:
         """Write the model and its tokenizer as an ordinary checkpoint folder, with what else lay beside its weights."""
         write_checkpoint(self.network, self.tokenizer, self.folder, folder)

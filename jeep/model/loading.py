@@ -9,11 +9,11 @@ import torch
 from accelerate.utils import get_max_memory
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from jeep.common.devices import cards, is_balanced
 from jeep.common.errors import UserError, blamed_on
-from jeep.model.architectures import architecture_of
+from jeep.model.architectures import config_in
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode, load_tokenizer
 
@@ -106,9 +106,7 @@ def check_forward(model: EditableModel) -> None:
 def _require_architecture(folder: Path | str) -> None:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: not a checkpoint folder (no config.json)")
-    with blamed_on(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    architecture_of(config)
+    config_in(folder)
 
 
 def _whole(folder: Path | str, **options: Any) -> nn.Module:

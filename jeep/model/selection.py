@@ -1,6 +1,6 @@
 """Which facts of a file can be used with a tokenizer and a metric, and why the others cannot."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,19 +29,16 @@ class Asking:
     chat: bool = False
     """Each prompt is the user's turn of the tokenizer's chat template."""
 
-    def frame(self, items: Iterable[Fact | InvalidFact]) -> Iterator[Fact | InvalidFact]:
-        """The facts with every prompt as it is asked. Raises UserError for a chat without a template."""
-        chat = Chat.of(self.tokenizer) if self.chat else None
-        for item in items:
-            if isinstance(item, InvalidFact):
-                yield item
-            elif chat is None:
-                yield replace(item, joiner=self.joiner) if item.joiner is None else item
-            else:
-                try:
-                    yield chat.framed(item)
-                except InvalidFact as error:
-                    yield error
+    def __post_init__(self):
+        if self.chat and self.joiner is not None:
+            raise UserError("joiner: a chat template says itself what stands between prompt and answer")
+
+    def framing(self) -> Callable[[Fact], Fact]:
+        """What makes every prompt of a fact what is asked. Raises UserError for a chat without a template."""
+        return Chat.of(self.tokenizer).framed if self.chat else self._joined
+
+    def _joined(self, fact: Fact) -> Fact:
+        return replace(fact, joiner=self.joiner) if fact.joiner is None else fact
 
 
 def select(
@@ -107,9 +104,11 @@ def checked(
 ) -> Iterator[Fact | InvalidFact]:
     """Each fact as it is asked, or why it cannot be (and be measured, where a metric is named)."""
     seen: set[str] = set()
-    for fact in asking.frame(facts):
+    framed = asking.framing()
+    for fact in facts:
         if isinstance(fact, Fact):
             try:
+                fact = framed(fact)
                 if fact.case_id in seen:
                     raise InvalidFact(fact.case_id, "its case id occurs twice")
                 seen.add(fact.case_id)

@@ -113,20 +113,22 @@ class OpenAILists:
             with suppress(_NoList):
                 return self._listed(kind, key, read_json(path))
         try:
-            for left in reversed(range(_ASKED)):
-                answer = self._ask(request)
-                try:
-                    found = self._listed(kind, key, answer)
-                except _NoList as error:
-                    if error.status == "refused" or not left:
-                        raise
-                else:
-                    write_json(path, {"kind": kind, "key": key, **answer})
-                    return found
+            answer, found = self._list(kind, key, request, _ASKED)
         except _NoList as error:
             logging.warning("fact lists: %s %r: %s", kind, key, error.note)
             return row(kind, key, [], error.status, error.note)
-        raise AssertionError("the last answer is a list, or none")
+        write_json(path, {"kind": kind, "key": key, **answer})
+        return found
+
+    def _list(self, kind: str, key: str, request: dict, times: int) -> tuple[dict, dict]:
+        """An answer that is a list, asked for so many times at most, and its row. Raises _NoList without one."""
+        answer = self._ask(request)
+        try:
+            return answer, self._listed(kind, key, answer)
+        except _NoList as error:
+            if error.status != "broken" or times == 1:
+                raise
+        return self._list(kind, key, request, times - 1)
 
     def _request(self, kind: str, key: str) -> dict:
         schema = {"name": "facts", "schema": _ANSWERS[kind].model_json_schema()}

@@ -80,9 +80,7 @@ def study(model: EditableModel, fact: Fact, deltas: Mapping[str, Path]) -> pd.Da
     """What the model generates after each edit, by method: method, kind, prompt, wanted, generated, right."""
     rows = []
     for method, path in deltas.items():
-        changes = read_of(model.identity, path)[0]
-        with model.scratch(list(changes)):
-            model.add_(changes)
+        with model.edited(read_of(model.identity, path)[0]):
             for kind, prompt, wanted in questions(fact):
                 text = said(model, fact, prompt, wanted)
                 rows.append((method, kind, prompt, wanted, text, begins_with(text, wanted)))

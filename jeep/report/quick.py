@@ -30,9 +30,7 @@ def look(
     """
     results, texts = [], []
     for method, path in deltas.items():
-        changes = read_of(model.identity, path)[0] if path else {}
-        with model.scratch(list(changes)):
-            model.add_(changes)
+        with model.edited(read_of(model.identity, path)[0] if path else {}):
             results.append(evaluate(model, facts, metrics, token_budget).assign(method=method))
             for fact in facts[:answers]:
                 text = said(model, fact, fact.prompt, fact.target_new)

@@ -197,9 +197,7 @@ def evaluate(
             result = unedited[unedited["case_id"].isin([fact.case_id for fact in chosen[:count]])]
         else:
             logging.info("after %d edits", count)
-            changes = read_of(model.identity, deltas[number])[0]
-            with model.scratch(list(changes)):
-                model.add_(changes)
+            with model.edited(read_of(model.identity, deltas[number])[0]):
                 result = measured(count)
         results.append(result.assign(edits=count, **run_columns or {}))
     with atomic(out) as temporary:

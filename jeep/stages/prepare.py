@@ -110,14 +110,11 @@ def facts(
         chat: ask each prompt as the user's turn of the tokenizer's chat template
         skipped: where the left-out records are listed, with reasons
     """
-    from jeep.common.errors import UserError
     from jeep.common.storage import write_jsonl
     from jeep.model.bounds import Bounds
     from jeep.model.selection import Asking, contradictions, require_enough, select
     from jeep.model.tokens import load_tokenizer
 
-    if chat and joiner is not None:
-        raise UserError("joiner: a chat template says itself what stands between prompt and answer")
     asking = Asking(load_tokenizer(model), Bounds.in_folder(model), joiner, chat)
     kept, left_out = select(input, format, metrics, asking, limit, on_invalid)
     write_jsonl(skipped, left_out)

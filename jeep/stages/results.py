@@ -34,6 +34,8 @@ from jeep.stages.options import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from jeep.model.editable import EditableModel
 
 REPORTED = Path("config/reported.csv")
@@ -105,6 +107,13 @@ def _by_precision(
         yield replace(checkpoint, dtype=dtype).load(), chosen
 
 
+def _in_order(parts: Sequence[pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
+    """The rows of several tables, by method."""
+    import pandas as pd
+
+    return pd.concat(parts).sort_values("method", key=lambda names: names.map(list(methods).index), kind="stable")
+
+
 def case_study(
     *,
     checkpoint: Checkpoint,
@@ -145,8 +154,7 @@ def case_study(
         study(model, fact, {name: paths[name] for name in names})
         for model, names in _by_precision(checkpoint, methods, precisions)
     ]
-    table = pd.concat(tables).sort_values("method", key=lambda names: names.map(list(methods).index), kind="stable")
-    write_study(table, fact.case_id, labels, title, out)
+    write_study(_in_order(tables, methods), fact.case_id, labels, title, out)
 
 
 def quick_look(
@@ -174,8 +182,6 @@ def quick_look(
         answers: of the first N of these, the models' answers in words
         run: model, data set and seed, as JSON
     """
-    import pandas as pd
-
     from jeep.common.settings import UNEDITED
     from jeep.data.facts import load_facts
     from jeep.report.quick import look, write_quick
@@ -187,10 +193,7 @@ def quick_look(
         look(model, chosen, metrics, {name: edited[name] for name in names}, answers, checkpoint.token_budget)
         for model, names in _by_precision(checkpoint, methods, precisions)
     ]
-    results, texts = (
-        pd.concat(parts).sort_values("method", key=lambda names: names.map(list(methods).index), kind="stable")
-        for parts in zip(*found, strict=True)
-    )
+    results, texts = (_in_order(parts, methods) for parts in zip(*found, strict=True))
     write_quick(results, texts, run, labels, edits, out)
 
 

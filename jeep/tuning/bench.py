@@ -100,8 +100,7 @@ class Bench:
         task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
         try:
             deltas = editor.edit(self.model, task)
-            with self.model.scratch(list(deltas)):
-                self.model.add_(deltas)
+            with self.model.edited(deltas):
                 results = evaluate(self.model, facts, metrics, self.token_budget)
         except UserError as error:  # a layer whose covariance is singular, say, or weights that overflow
             return {"Score": 0.0, "failed": str(error)}

@@ -72,14 +72,15 @@ def test_a_job_on_several_devices_holds_all_of_them(start):
     assert sorted(device_of(waits).split(",")) == sorted(names[1:])
 
 
-def test_all_devices_are_taken_where_no_more_are_to_be_seen(start):
-    first = start("1,3", count=2)
-    assert device_of(first) == "1,3"
-    second = start("1,3", count=3)
+@pytest.mark.parametrize(("visible", "counts"), [("0", (1, 1)), ("1,3", (2, 3))])
+def test_all_devices_that_are_to_be_seen_are_of_one_job_at_a_time(start, visible, counts):
+    first = start(visible, counts[0])
+    assert device_of(first) == visible
+    second = start(visible, counts[1])
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(timeout=3)
     first.communicate("\n")
-    assert device_of(second) == "1,3"
+    assert device_of(second) == visible
 
 
 def test_what_a_scheduler_has_given_is_used_without_a_lock(start, monkeypatch):
@@ -104,16 +105,6 @@ def test_a_job_that_ends_gives_its_device_back(start):
 
 def test_only_devices_shown_from_outside_are_taken(start):
     assert {device_of(start("GPU-8f,MIG-3/1/0")), device_of(start("GPU-8f,MIG-3/1/0"))} == {"GPU-8f", "MIG-3/1/0"}
-
-
-def test_a_single_device_is_of_one_job_at_a_time_too(start):
-    first = start("0")
-    assert device_of(first) == "0"
-    second = start("0")
-    with pytest.raises(subprocess.TimeoutExpired):
-        second.wait(timeout=3)
-    first.communicate("\n")
-    assert device_of(second) == "0"
 
 
 def test_without_a_gpu_nothing_is_taken(monkeypatch, tmp_path):
