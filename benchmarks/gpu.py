@@ -20,12 +20,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks import plain
 from benchmarks.operations import Needed
 from benchmarks.timing import seconds
+from jeep.common.devices import make_repeatable
 from jeep.common.errors import UserError
 from jeep.common.storage import atomic, write_json
 from jeep.editors import load_editor
 from jeep.measure.evaluate import score
 from jeep.model.editable import EditableModel
-from jeep.model.loading import pick_device
+from jeep.model.loading import pick_device, with_fused_gelu
 from jeep.model.tokens import Prompt, Request
 from jeep.vectors.targets import optimize
 from jeep.writing.covariance import covariances
@@ -57,13 +58,16 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 class Shape:
     """A random model of a shape, and made-up facts for it."""
 
-    def __init__(self, kind: str, dtype: torch.dtype, device: torch.device, layers: int | None, small: bool):
+    def __init__(
+        self, kind: str, dtype: torch.dtype, device: torch.device, layers: int | None, small: bool, limit: float = 60.0
+    ):
         depth = {"gptj": "n_layer", "llama": "num_hidden_layers"}[kind]
         changes = (SMALL[kind] if small else {}) | ({depth: layers} if layers else {})
         with device:
-            network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **changes), dtype=dtype)
+            config = AutoConfig.for_model(kind, **changes)
+            network = with_fused_gelu(AutoModelForCausalLM.from_config(config, dtype=dtype))
         self.model, self.kind, self.dtype = EditableModel(network, None), kind, str(dtype).removeprefix("torch.")
-        self.needed, self.device = Needed(self.model), device
+        self.needed, self.device, self.limit = Needed(self.model), device, limit
         self.random = random.Random(0)
         self.prefixes = [self.tokens(PREFIX) for _ in range(PREFIXES - 1)]
         low, high = (max(0, round(share * self.model.depth) - 1) for share in (0.35, 0.8))
@@ -87,7 +91,7 @@ class Shape:
         run_once = seconds(run)  # also what is compiled, allocated or tuned at first
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        rounds = sorted(seconds(run) for _ in range(ROUNDS)) if run_once < 60 else [run_once]
+        rounds = sorted(seconds(run) for _ in range(ROUNDS)) if ROUNDS * run_once < self.limit else [run_once]
         peak = torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else float("nan")
         middle = rounds[len(rounds) // 2]
         about = {"model": self.kind, "layers": self.model.depth, "dtype": self.dtype, "what": what, "unit": unit}
@@ -95,16 +99,20 @@ class Shape:
         return about | numbers | {"peak_gb": peak, "operations_needed": needed}
 
     def targets(self, facts: Sequence[int], budget: int) -> Iterator[dict[str, object]]:
-        """Target vectors of more and more facts, 25 steps; the plain way for one."""
+        """Target vectors of more and more facts, 25 steps, as long as the limit allows; the plain way for one."""
         sites, settings = self.editor.sites, self.editor.optimization
         requests = [self.request(number) for number in range(max(facts))]
         with self.device:
-            alone = seconds(lambda: plain.target_vectors(self.model.network, requests[0], sites, settings))
+            alone = [seconds(lambda: plain.target_vectors(self.model.network, requests[0], sites, settings)) for _ in "12"]
+        each = 0.0
         for count in facts:
+            if each * count > self.limit:
+                continue  # nobody waits for it
             chosen = requests[:count]
             needed = self.needed.targets(chosen, sites, settings.steps)
             found = self.row("targets", count, "edits", lambda chosen=chosen: self.optimize(chosen, budget), needed)
-            yield found | {"plain_seconds": alone * count, "plain_extrapolated_from": 1}
+            each = found["seconds"] / count
+            yield found | {"plain_seconds": min(alone) * count, "plain_extrapolated_from": 1}
 
     def optimize(self, requests: Sequence[Request], budget: int) -> None:
         """All steps of all requests. Raises UserError where one ended early, which would be no measurement."""
@@ -189,10 +197,12 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100, help="records evaluated")
     parser.add_argument("--tokens", type=int, default=65536, help="tokens of the covariances")
     parser.add_argument("--token-budget", type=int, default=8192, help="most tokens in one forward pass")
+    parser.add_argument("--limit", type=float, default=60, help="most seconds of one measurement")
     parser.add_argument("--device", default="auto", help="auto, cuda, cpu, ...")
     parser.add_argument("--small", action="store_true", help="narrow models, to try this anywhere")
     parser.add_argument("--out", type=Path, required=True, help="a folder for gpu-CARD.json and gpu-CARD.md")
     arguments = parser.parse_args()
+    make_repeatable()
     device = pick_device(arguments.device)
     dtypes = {name: getattr(torch, name) for name in (*arguments.dtypes, "float64")}
     size = 256 if arguments.small else 8192
@@ -200,7 +210,7 @@ def main() -> int:
     rows: list[dict[str, object]] = []
     path = arguments.out / f"gpu-{re.sub(r'[^A-Za-z0-9]+', '-', card(device))}.json"
     for kind, name in tqdm([(kind, name) for kind in arguments.models for name in arguments.dtypes], unit="model"):
-        shape = Shape(kind, dtypes[name], device, arguments.layers, arguments.small)
+        shape = Shape(kind, dtypes[name], device, arguments.layers, arguments.small, arguments.limit)
         for part in (
             shape.targets(arguments.facts, arguments.token_budget),
             shape.covariance(arguments.tokens, arguments.token_budget),

@@ -173,12 +173,16 @@ def exact(network):
 
 @pytest.fixture(scope="session")
 def byte_level():
-    return byte_level_tokenizer()
+    tokenizer = byte_level_tokenizer()
+    yield tokenizer
+    assert tokenizer.chat_template is None, "a test has changed what all tests share"
 
 
 @pytest.fixture(scope="session")
 def sentencepiece():
-    return sentencepiece_tokenizer()
+    tokenizer = sentencepiece_tokenizer()
+    yield tokenizer
+    assert tokenizer.chat_template is None, "a test has changed what all tests share"
 
 
 def city_facts() -> list[Fact]:

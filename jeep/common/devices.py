@@ -77,6 +77,7 @@ def make_repeatable() -> None:
     import torch
 
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # with NaN, in a kernel for each new tensor
 
 
 def _take(devices: list[str], count: int) -> tuple[list[FileLock], str]:

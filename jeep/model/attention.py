@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from jeep.common.errors import UserError
+from jeep.model.segments import each_place_once
 
 PACKED, PACKED_PRECISE = "jeep_packed", "jeep_packed_precise"
 
@@ -43,7 +44,8 @@ class _Fill(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, grid, slots):
         ctx.save_for_backward(slots)
-        grid[0].index_copy_(0, slots, rows)
+        with each_place_once():
+            grid[0].index_copy_(0, slots, rows)
         return grid[0].detach()
 
     @staticmethod
@@ -62,7 +64,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.new_zeros(ctx.size).index_copy_(0, ctx.saved_tensors[0], grad), None
+        with each_place_once():
+            return grad.new_zeros(ctx.size).index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
 @dataclass

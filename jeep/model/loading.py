@@ -10,6 +10,7 @@ from accelerate.utils import get_max_memory
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
 
 from jeep.common.devices import cards, is_balanced
 from jeep.common.errors import UserError, blamed_on
@@ -119,6 +120,18 @@ def _whole(folder: Path | str, **options: Any) -> nn.Module:
     if found["mismatched_keys"]:
         misshapen = (f"{name} is {tuple(is_)}, not {tuple(due)}" for name, is_, due in found["mismatched_keys"])
         raise UserError(f"{folder}: weights do not fit the configuration: {_some(misshapen)}")
+    return with_fused_gelu(network)
+
+
+def with_fused_gelu(network: nn.Module) -> nn.Module:
+    """The network with the tanh form of GELU in one kernel, where transformers takes eight; the same to rounding.
+
+    They took a seventh of the time of the small GPT-J's target vectors.
+    """
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | FastGELUActivation):
+                setattr(module, name, GELUTanh())
     return network
 
 

@@ -1,6 +1,7 @@
 """Rows of a packed batch that belong together: their indices side by side, and their sums in a fixed order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,19 @@ def rows_of_indices(rows: Sequence[Sequence[int]], device: torch.device) -> Int[
     """Token indices of different numbers as one (B, C) tensor, padded with -1."""
     width = max(map(len, rows))
     return torch.tensor([[*row] + [-1] * (width - len(row)) for row in rows], dtype=torch.long, device=device)
+
+
+@contextmanager
+def each_place_once() -> Iterator[None]:
+    """For writes by an index that does not repeat: their order is of no consequence, but repeatable forms sort."""
+    mode = torch.get_deterministic_debug_mode()
+    if mode:
+        torch.set_deterministic_debug_mode(0)
+    try:
+        yield
+    finally:
+        if mode:
+            torch.set_deterministic_debug_mode(mode)
 
 
 class Segments:

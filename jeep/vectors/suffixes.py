@@ -18,7 +18,7 @@ from jeep.common.settings import Position, Site
 from jeep.model.attention import Context, KeysValues, Packing
 from jeep.model.editable import EditableModel
 from jeep.model.hooks import record_output, shift_output
-from jeep.model.segments import Segments, rows_of_indices
+from jeep.model.segments import Segments, each_place_once, rows_of_indices
 from jeep.model.stems import Stems
 from jeep.model.tokens import Prompt, Request
 
@@ -206,7 +206,8 @@ class Selection:
             for number, site in here:
                 if not problem.inside(site):
                     index, requests = self.lookups[number]
-                    states = states.index_add(0, index, requests.repeat(deltas[number]).to(states.dtype))
+                    with each_place_once():
+                        states = states.index_add(0, index, requests.repeat(deltas[number]).to(states.dtype))
         return self.model.run(states, self.packing, done + 1, self.model.depth - 1), bare
 
     def _run_to(

@@ -124,8 +124,8 @@ def test_a_wrapped_network_is_given_back_as_it_came(model, facts, text):
     network.eval().requires_grad_(False)
 
 
-def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, facts, text, tmp_path):
-    model.tokenizer.chat_template = "{{ messages[0].content }}"
+def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, facts, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ messages[0].content }}")
     model.save(tmp_path / "own")
     (tmp_path / "own/LICENSE").write_text("free")
     (tmp_path / "own/pytorch_model.bin").write_text("other weights")

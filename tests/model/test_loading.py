@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, random_network
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from jeep.common.errors import UserError
 from jeep.data.fetch import fetch_model
@@ -197,3 +197,17 @@ def test_a_size_without_a_part_is_refused_by_name(byte_level):
     network.model.decoder.final_layer_norm = None
     with pytest.raises(UserError, match=r"this model has no model.decoder.final_layer_norm"):
         EditableModel(network, byte_level)
+
+
+@pytest.mark.parametrize("act", ["gelu_new", "gelu_fast"])
+def test_gelu_is_one_kernel_that_gives_the_models_own_logits(act, byte_level, tmp_path):
+    network = random_network("gptj")
+    network.config.activation_function = act
+    network.save_pretrained(tmp_path)
+    byte_level.save_pretrained(tmp_path)
+    model, own = load_model(tmp_path, device="cpu"), AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(model.network.transformer.h[0].mlp.act) is not type(own.transformer.h[0].mlp.act)
+    ids = torch.tensor([[5, 9, 2, 7, 11, 3]])
+    torch.testing.assert_close(model.network(ids).logits, own(ids).logits, rtol=1e-5, atol=1e-5)
+    model.save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["activation_function"] == act

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jeep.model.segments import Segments
+from jeep.model.segments import Segments, each_place_once
 
 GROUPS = [2, 0, 2, 2, 0]
 ROWS = torch.arange(10.0, dtype=torch.float64).view(5, 2)
@@ -36,3 +36,18 @@ def test_what_is_not_finite_stays_in_its_group(bad):
 
 def test_no_rows_are_zero():
     assert torch.equal(Segments([], 3, torch.device("cpu")).sum(torch.empty(0, 2)), torch.zeros(3, 2))
+
+
+def test_writes_by_an_index_that_does_not_repeat_are_free_of_order_and_nothing_else_is():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with pytest.raises(RuntimeError), each_place_once():
+            assert not torch.are_deterministic_algorithms_enabled()
+            raise RuntimeError
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with each_place_once():
+        pass
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -39,6 +39,7 @@ def build_model(source: TrainedSource, tokenizer, seed: int) -> GPTJForCausalLM:
         n_layer=source.layers,
         n_head=source.heads,
         rotary_dim=source.width // source.heads // 2,
+        activation_function="gelu_pytorch_tanh",  # GPT-J's own, in one kernel
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
