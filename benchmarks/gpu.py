@@ -103,7 +103,9 @@ class Shape:
         sites, settings = self.editor.sites, self.editor.optimization
         requests = [self.request(number) for number in range(max(facts))]
         with self.device:
-            alone = [seconds(lambda: plain.target_vectors(self.model.network, requests[0], sites, settings)) for _ in "12"]
+            alone = [
+                seconds(lambda: plain.target_vectors(self.model.network, requests[0], sites, settings)) for _ in "12"
+            ]
         each = 0.0
         for count in facts:
             if each * count > self.limit:

@@ -1,4 +1,38 @@
-"""Prefixes and facts → target vectors (scattered) → the change of each weight → an edited checkpoint."""
+"""Prefixes and facts → target vectors (scattered) → edits of every count, measured → an edited checkpoint."""
+
+DELTAS = "results/deltas/{model}/{dataset}/{method}/seed{seed}"
+"""A folder with the changes of a run, N.safetensors for N edits."""
+
+
+def kept_deltas(folder):
+    """Changes of weights are large: they go when all that reads them is done, unless the configuration keeps them."""
+    return folder if CONFIG.editing.keep_deltas else temp(folder)
+
+
+def edit_counts(wildcards):
+    return PLAN.edit_counts(wildcards.model, wildcards.dataset, wildcards.method)
+
+
+def deltas_with_count(wildcards):
+    """The changes of a run, if the number of edits is one of its own."""
+    counts = edit_counts(wildcards)
+    if int(wildcards.edits) not in counts:
+        raise WorkflowError(
+            f"{wildcards.model}/{wildcards.dataset}/{wildcards.method} is edited with {', '.join(map(str, counts))} facts, "
+            f"not with {wildcards.edits}: set experiment.edits"
+        )
+    return DELTAS.format(**wildcards)
+
+
+def deltas_of_runs(wildcards, input):
+    """The changes after the experiment's number of edits, of every folder that a job is given."""
+    return options("deltas", [f"{folder}/{EXPERIMENT.edits}.safetensors" for folder in input.deltas])
+
+
+def run_columns(wildcards):
+    """What every row of a run's results says of the run."""
+    run = Run(wildcards.model, wildcards.dataset, wildcards.method, int(wildcards.seed))
+    return json.dumps(run._asdict() | {"preset": PLAN.preset(run)})
 
 
 def editor_settings(wildcards):
@@ -97,7 +131,7 @@ rule targets:
 
 
 rule edit:
-    """IN: a model, facts, prefixes, target vectors, covariances. OUT: the change of each weight."""
+    """IN: a model, facts, prefixes, target vectors, covariances. OUT: a run: edits of every count, rows per prompt."""
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
@@ -106,11 +140,15 @@ rule edit:
         covariance=needed_covariance,
         hypernetwork=needed_hypernetwork,
     output:
-        "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+        deltas=kept_deltas(directory(DELTAS)),
+        records="results/records/{model}/{dataset}/{method}/seed{seed}.parquet",
+        seconds="results/records/{model}/{dataset}/{method}/seed{seed}.seconds.json",
     log:
-        "logs/edit/{model}/{dataset}/{method}/seed{seed}/{edits}.log",
+        "logs/edit/{model}/{dataset}/{method}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/edit/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
+        "results/benchmarks/edit/{model}/{dataset}/{method}/seed{seed}.tsv"
+    wildcard_constraints:
+        method=alternatives(CONFIG.methods),
     conda:
         "../envs/jeep.yaml"
     resources:
@@ -122,19 +160,23 @@ rule edit:
         covariance=covariance_option,
         hypernetwork=hypernetwork_option,
         solver=option("solver", CONFIG.editing.solver),
+        edits=edit_counts,
+        metrics=dataset_field("metrics"),
+        run=run_columns,
         code=method_code("edit:edit"),
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.hypernetwork}"
-        " {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {wildcards.edits}"
-        " --out {output:q} 2> >(tee {log:q} >&2)"
+        " {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {params.edits}"
+        " --metrics {params.metrics} --run-columns {params.run:q} --records {output.records:q}"
+        " --seconds {output.seconds:q} --out {output.deltas:q} 2> >(tee {log:q} >&2)"
 
 
 rule apply_edit:
     """IN: a model, an edit. OUT: the edited model as a Hugging Face checkpoint folder."""
     input:
         model="results/models/{model}",
-        deltas="results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
+        deltas=deltas_with_count,
     output:
         directory("results/checkpoints/{model}/{dataset}/{method}/seed{seed}/{edits}"),
     log:
@@ -147,5 +189,5 @@ rule apply_edit:
         options=applying_options,
         code=stage_code("edit:apply_edit"),
     shell:
-        "python -m jeep apply-edit --model {input.model:q} {params.options} --deltas {input.deltas:q}"
+        "python -m jeep apply-edit --model {input.model:q} {params.options} --deltas {input.deltas:q}/{wildcards.edits}.safetensors"
         " --out {output:q} 2> >(tee {log:q} >&2)"

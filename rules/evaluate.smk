@@ -1,48 +1,26 @@
-"""Edited and unedited models → per-record results → one table of all of them."""
+"""The unedited model → per-record results; with the runs' results → one table of all of them."""
 
-
-def edit_counts(wildcards):
-    return PLAN.edit_counts(wildcards.model, wildcards.dataset, wildcards.method)
-
-
-def needed_deltas(wildcards):
-    if wildcards.method == UNEDITED:
-        return []
-    return expand(
-        "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors",
-        **wildcards,
-        edits=edit_counts(wildcards),
-    )
-
-
-def deltas_option(wildcards, input):
-    return options("deltas", input.deltas)
+RECORDS = "results/records/{model}/{dataset}/{method}/seed{seed}.parquet"
 
 
 def records_of(runs):
-    """Per-record results of runs, of all shards."""
-    pattern = "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"
-    return [pattern.format(**run._asdict(), shard=shard) for run in runs for shard in range(CONFIG.editing.shards)]
-
-
-def run_columns(wildcards):
-    """What every row of a run's results says of the run."""
-    run = Run(wildcards.model, wildcards.dataset, wildcards.method, int(wildcards.seed))
-    return json.dumps(run._asdict() | {"preset": PLAN.preset(run)})
+    """Per-record results of runs."""
+    return [RECORDS.format(**run._asdict()) for run in runs]
 
 
 rule evaluate:
-    """IN: a model, facts, the edits of every count (none for the unedited model). OUT: one shard's rows per prompt."""
+    """IN: a model, facts. OUT: rows per prompt of the unedited model."""
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
-        deltas=needed_deltas,
     output:
-        "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet",
+        RECORDS,
     log:
-        "logs/evaluate/{model}/{dataset}/{method}/seed{seed}/{shard}.log",
+        "logs/evaluate/{model}/{dataset}/{method}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}/{shard}.tsv"
+        "results/benchmarks/evaluate/{model}/{dataset}/{method}/seed{seed}.tsv"
+    wildcard_constraints:
+        method=UNEDITED,
     conda:
         "../envs/jeep.yaml"
     resources:
@@ -50,15 +28,12 @@ rule evaluate:
     params:
         options=editing_options,
         metrics=dataset_field("metrics"),
-        deltas=deltas_option,
         edits=edit_counts,
-        shards=CONFIG.editing.shards,
         run=run_columns,
         code=stage_code("edit:evaluate"),
     shell:
         "python -m jeep evaluate --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} {params.deltas} --edits {params.edits}"
-        " --shard {wildcards.shard}/{params.shards} --run-columns {params.run:q}"
+        " --metrics {params.metrics} --edits {params.edits} --run-columns {params.run:q}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 

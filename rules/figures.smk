@@ -21,7 +21,7 @@ def procedure_run():
 
 def procedure_path(pattern):
     run = procedure_run()
-    return pattern.format(**run._asdict(), edits=EXPERIMENT.edits) if run else []
+    return pattern.format(**run._asdict()) if run else []
 
 
 def procedure_title(wildcards):
@@ -115,7 +115,7 @@ rule procedure_figure:
     input:
         model=procedure_path("results/models/{model}"),
         facts=procedure_path("results/facts/{model}/{dataset}.jsonl"),
-        deltas=procedure_path("results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"),
+        deltas=procedure_path(DELTAS),
     output:
         pdf="results/figures/figure3.pdf",
         png=report(
@@ -131,9 +131,10 @@ rule procedure_figure:
         "../envs/jeep.yaml"
     params:
         title=procedure_title,
+        edits=EXPERIMENT.edits,
         code=stage_code("results:procedure_figure"),
     shell:
-        "python -m jeep procedure-figure --model {input.model:q} --facts {input.facts:q} --deltas {input.deltas:q}"
+        "python -m jeep procedure-figure --model {input.model:q} --facts {input.facts:q} --deltas {input.deltas:q}/{params.edits}.safetensors"
         " --title {params.title:q} --out {output.pdf:q} 2> >(tee {log:q} >&2)"
 
 

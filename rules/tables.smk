@@ -1,7 +1,6 @@
 """The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
 
 STUDY, QUICK = EXPERIMENT.case_study, EXPERIMENT.quick
-DELTAS = "results/deltas/{model}/{dataset}/{method}/seed{seed}/{edits}.safetensors"
 TABLES = [artifact for artifact in ("table2", "table3", "table4") if PLAN.table(artifact)]
 
 
@@ -45,13 +44,11 @@ def path_of(part, pattern):
 
 
 def files_of(part, pattern):
-    """A file of every method that one of them edits with, under the first seed, of all shards where it has shards."""
+    """A file or folder of every method that one of them edits with, under the first seed."""
     if part is None:
         return []
-    shards = range(CONFIG.editing.shards) if "{shard}" in pattern else [0]
-    run = {"model": part.model, "dataset": part.dataset, "seed": CONFIG.seeds[0], "edits": EXPERIMENT.edits}
-    edited = [method for method in part.methods if method != UNEDITED]
-    return [pattern.format(method=method, shard=shard, **run) for method in edited for shard in shards]
+    run = {"model": part.model, "dataset": part.dataset, "seed": CONFIG.seeds[0]}
+    return [pattern.format(method=method, **run) for method in part.methods if method != UNEDITED]
 
 
 def precisions_of(part):
@@ -85,7 +82,7 @@ def cost_jobs():
             jobs += [([*run, "targets"], f"targets/{owner}/{shard}") for shard in range(CONFIG.editing.shards)]
         if editor.trained and seed == CONFIG.seeds[0]:
             jobs.append(([*run, "training"], f"hypernetwork/{model}/{method}"))
-        jobs.append(([*run, "edit"], f"edit/{where.format(method)}/{EXPERIMENT.edits}"))
+        jobs.append(([*run, "edit"], f"edit/{where.format(method)}"))
     return jobs
 
 
@@ -175,7 +172,7 @@ rule case_study:
     input:
         model=path_of(STUDY, "results/models/{model}"),
         facts=path_of(STUDY, "results/facts/{model}/{dataset}.jsonl"),
-        records=files_of(STUDY, "results/records/{model}/{dataset}/{method}/seed{seed}/{shard}.parquet"),
+        records=files_of(STUDY, RECORDS),
         deltas=files_of(STUDY, DELTAS),
     output:
         csv="results/tables/table1.csv",
@@ -198,6 +195,7 @@ rule case_study:
         options=part_options(STUDY),
         methods=STUDY.methods if STUDY else [],
         precisions=precisions_of(STUDY),
+        deltas=deltas_of_runs,
         case_id=option("case-id", STUDY.case_id) if STUDY else "",
         edits=EXPERIMENT.edits,
         title=study_title,
@@ -205,7 +203,7 @@ rule case_study:
         code=stage_code("results:case_study"),
     shell:
         "python -m jeep case-study --model {input.model:q} {params.options} --facts {input.facts:q} --records {input.records:q}"
-        " --methods {params.methods:q} --precisions {params.precisions} --deltas {input.deltas:q} --edits {params.edits} {params.case_id}"
+        " --methods {params.methods:q} --precisions {params.precisions} {params.deltas} --edits {params.edits} {params.case_id}"
         " --labels {params.labels:q} --title {params.title:q} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
@@ -231,6 +229,7 @@ rule quick_look:
         metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",
         methods=QUICK.methods if QUICK else [],
         precisions=precisions_of(QUICK),
+        deltas=deltas_of_runs,
         measured=QUICK.facts if QUICK else 0,
         answers=QUICK.answers if QUICK else 0,
         run=json.dumps(quick_run()),
@@ -239,7 +238,7 @@ rule quick_look:
         code=stage_code("results:quick_look"),
     shell:
         "python -m jeep quick-look --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} --methods {params.methods:q} --precisions {params.precisions} --deltas {input.deltas:q}"
+        " --metrics {params.metrics} --methods {params.methods:q} --precisions {params.precisions} {params.deltas}"
         " --measured {params.measured}"
         " --answers {params.answers} --run {params.run:q} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
@@ -250,6 +249,11 @@ rule costs:
     input:
         benchmarks=[f"results/benchmarks/{path}.tsv" for _, path in COST_JOBS],
         kept=[f"results/{path}.seconds.json" for run, path in COST_JOBS if run[-1] == "targets"],
+        took=[
+            f"results/records/{path.removeprefix('edit/')}.seconds.json"
+            for run, path in COST_JOBS
+            if run[-1] == "edit"
+        ],
         reported=REPORTED,
     output:
         csv="results/tables/costs.csv",
@@ -273,6 +277,6 @@ rule costs:
         labels=labels,
         code=stage_code("results:costs"),
     shell:
-        "python -m jeep costs --benchmarks {input.benchmarks:q} --kept {input.kept:q} --jobs {params.jobs:q} --edits {params.edits}"
+        "python -m jeep costs --benchmarks {input.benchmarks:q} --kept {input.kept:q} --took {input.took:q} --jobs {params.jobs:q} --edits {params.edits}"
         " --reported {input.reported:q} --names {params.names:q} --labels {params.labels:q}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"

@@ -22,7 +22,7 @@ def region(layers, **settings):
 CONFIG = {
     "seeds": [0],
     "token_budget": 512,
-    "editing": {"shards": 2},
+    "editing": {"shards": 2, "keep_deltas": True},
     "corpus": {"source": {"kind": "path", "path": "corpus.jsonl"}},
     "statistics": {"default": {"tokens": 4000, "length": 32}},
     "models": {"tiny": {"source": {"kind": "path", "path": "tiny"}, "device": "cpu"}},

@@ -20,9 +20,9 @@ def artifacts(folder):
 EVENTS = {
     "results/facts/*/*.jsonl": 1,
     "results/targets/*/*/*/*/*": 1,  # a file, or the folder of a shard that is under way
-    "results/deltas/*/*/*/*/*.safetensors": 2,
-    "results/records/*/*/*/*/*.parquet": 1,
-    "results/records/*/*/*/*/[1-9].parquet": 2,
+    "results/deltas/*/*/*/.seed0.*/*/*.safetensors": 1,  # of a run that is under way
+    "results/records/*/*/*/*.parquet": 1,
+    "results/records/*/*/jeep*/*.parquet": 2,
 }
 """After so many of which files a run is killed."""
 

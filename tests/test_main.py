@@ -3,6 +3,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -10,6 +11,7 @@ from project import CONFIG, region
 
 from jeep.__main__ import main
 from jeep.common.errors import UserError
+from jeep.common.storage import read_json
 from jeep.config.config import load_config
 from jeep.data.facts import dump_facts
 from jeep.model.files import write_of
@@ -92,7 +94,7 @@ def files(trained, facts, prefixes, tmp_path):
 def edit(files, settings, *more):
     command = ["edit", "--model", files / "model", "--device", "cpu", "--facts", files / "facts.jsonl"]
     command += ["--prefixes", files / "prefixes.json", "--editor", "ft_wd", "--settings", json.dumps(settings)]
-    return main(list(map(str, [*command, "--out", files / "out.safetensors", *more])))
+    return main(list(map(str, [*command, "--out", files / "out", *more])))
 
 
 def test_an_edit_that_cannot_be_is_one_line_and_leaves_nothing(files, monkeypatch, capsys):
@@ -101,13 +103,39 @@ def test_an_edit_that_cannot_be_is_one_line_and_leaves_nothing(files, monkeypatc
     monkeypatch.setattr("jeep.editors.ft_wd.FtWd.edit", lambda *_: {"w": torch.tensor([1.0, math.inf])})
     assert edit(files, {"layer": 2}) == 2
     assert "the change of w is not finite: float32 may help" in capsys.readouterr().err
-    assert not (files / "out.safetensors").exists()
+    assert not (files / "out").exists()
 
 
 def evaluate(files, deltas):
     command = ["evaluate", "--model", files / "model", "--device", "cpu", "--facts", files / "facts.jsonl"]
     command += ["--metrics", "counterfact", "--deltas", deltas, "--edits", 3, "--out", files / "records.parquet"]
     return main(list(map(str, command)))
+
+
+def test_a_run_holds_every_number_of_edits_and_is_measured_as_its_changes_are(files):
+    run = [
+        "--edits",
+        3,
+        1,
+        "--metrics",
+        "counterfact",
+        "--records",
+        files / "run.parquet",
+        "--run-columns",
+        '{"seed": 7}',
+    ]
+    assert edit(files, {"layer": 2, "learning_rate": 0.01}, *run, "--seconds", files / "seconds.json") == 0
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["1.safetensors", "3.safetensors"]
+    command = ["evaluate", "--model", files / "model", "--device", "cpu", "--facts", files / "facts.jsonl"]
+    command += ["--metrics", "counterfact", "--deltas", files / "out/1.safetensors", files / "out/3.safetensors"]
+    command += ["--edits", 1, 3, "--run-columns", '{"seed": 7}', "--out", files / "again.parquet"]
+    assert main(list(map(str, command))) == 0
+    ours = pd.read_parquet(files / "run.parquet")
+    pd.testing.assert_frame_equal(ours, pd.read_parquet(files / "again.parquet"))
+    assert ours.groupby("edits").case_id.nunique().to_dict() == {1: 1, 3: 3}
+    assert read_json(files / "seconds.json").keys() == {"loading", "1", "3"}
+    assert edit(files, {"layer": 2, "learning_rate": 0.01}, "--edits", 3) == 0
+    assert not (files / "out/1.safetensors").exists()
 
 
 def test_an_edit_of_another_model_is_not_measured(files, trained, capsys):

@@ -131,9 +131,11 @@ class Editing(Strict):
     """How the work of an edit is split and where it runs; no result depends on it."""
 
     shards: PositiveInt = 1
-    """Jobs that a run's target vectors are split into, and its evaluation; each takes one GPU."""
+    """Jobs that a run's target vectors are split into; each takes one GPU."""
     solver: Device | None = None
     """Device of the normal equations (float64), such as cpu; the model's where absent."""
+    keep_deltas: bool = False
+    """Keep the changes of weights after all that reads them: 268 MB for each matrix and number of edits of GPT-J."""
 
 
 class Grid(Strict):

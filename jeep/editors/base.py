@@ -100,6 +100,10 @@ class Editor(Strict):
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
 
+    def edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
+        """The changes of several tasks, each of which begins with the facts of the one before."""
+        return (self.edit(model, task) for task in tasks)
+
 
 class RegionEditor(Editor):
     """An editor that optimises target vectors and writes them into regions by the closed form (Eq. 10)."""

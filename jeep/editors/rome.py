@@ -45,31 +45,40 @@ class Rome(Editor):
 
     def edit(self, model, task):
         """Write the facts in their order; a run that was killed goes on from its last checkpoint."""
+        (deltas,) = self.edits(model, [task])
+        return deltas
+
+    def edits(self, model, tasks):
+        """One pass over the facts of the last task, for the others have the first of these."""
         import torch
         from tqdm import tqdm
 
         from jeep.model.progress import Progress, fingerprint
         from jeep.writing.solve import factor_of
 
+        task, counts = tasks[-1], [len(each.facts) for each in tasks]
         name = model.parameter_name(self.layer)
         weight = model.weight(name)
         factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
         original = weight.to(model.device, model.precision, copy=True)
         written = original.clone()  # small changes add up here, not in the model's own precision
-        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes, counts))
         done, saved = progress.load()
-        with model.scratch([name]):
-            if saved:
-                written.copy_(saved["weight"])
+        after = {int(count): weight for count, weight in saved.items() if count.isdigit()}
+        if saved:
+            written.copy_(saved["weight"])
+        for count in counts:
+            with model.scratch([name]):
                 weight.copy_(written)
-            rest = task.facts[done:]
-            for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=len(task.facts)):
-                written.add_(self._change(model, fact, task, factor))
-                weight.copy_(written)
-                done += 1
-                progress.save(done, lambda: {"weight": written.cpu()})
+                rest = task.facts[done:count]
+                for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=count):
+                    written.add_(self._change(model, fact, task, factor))
+                    weight.copy_(written)
+                    done += 1
+                    progress.save(done, lambda: {"weight": written.cpu(), **{str(n): w for n, w in after.items()}})
+            after.setdefault(count, written.cpu().clone())
+            yield {name: (after[count] - original.cpu()).float()}
         progress.end()
-        return {name: (written - original).float().cpu()}
 
     def _change(self, model, fact, task, factor):
         """One fact's rank-one Δ, as the parameter is stored."""

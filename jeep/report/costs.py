@@ -19,6 +19,7 @@ def write_costs(
     jobs: Sequence[Sequence[str | int]],
     benchmarks: Sequence[Path],
     kept: Sequence[Path],
+    took: Sequence[Path],
     edits: int,
     reported: Path,
     names: Mapping[str, Mapping[str, str]],
@@ -29,12 +30,15 @@ def write_costs(
 
     Seconds are summed over a run's jobs, loading included, and averaged over seeds; the training of a hyper-network
     stands apart. `kept` are files of the jobs that make target vectors, in their order: of vectors that an earlier run
-    of a job made, its seconds count too. Peak memory is the largest resident set of any job.
+    of a job made, its seconds count too. `took` are files of the jobs that edit, which also measure: loading and the
+    edit count. Peak memory is the largest resident set of any job.
     """
     measured = pd.concat([pd.read_csv(path, sep="\t", na_values="-").tail(1) for path in benchmarks], ignore_index=True)
     table = pd.DataFrame(jobs, columns=[*RUN, "seed", "kind"])
-    table = table.assign(seconds=measured["s"], gb=measured["max_rss"] / 1024)
+    table = table.assign(seconds=measured["s"].astype(float), gb=measured["max_rss"] / 1024)
     table.loc[table["kind"] == "targets", "seconds"] += [read_json(path)["kept"] for path in kept]
+    parts = [read_json(path) for path in took]
+    table.loc[table["kind"] == "edit", "seconds"] = [part["loading"] + part[str(edits)] for part in parts]
     training = table["kind"] == "training"
     each = table[~training].groupby([*RUN, "seed"], sort=False)["seconds"].sum()
     costs = pd.DataFrame(
@@ -54,7 +58,7 @@ def write_costs(
         named[column] = [label(labels, kind, name) for name in costs[column]]
     shown = {"Cost": named.rename(columns=lambda name: name.replace("_", " ")).set_index("dataset")}
     caption = (
-        f"{edits} edits; wall seconds of the jobs, loading included; peak resident memory of the process. "
+        f"{edits} edits; wall seconds of the jobs, loading included, measuring not; peak resident memory of a process. "
         f"The paper: Appendix D's hours for {PAPER_EDITS} edits on its own GPUs."
     )
     write_texts(out, dict.fromkeys((".md", ".tex", ".html"), shown), caption)

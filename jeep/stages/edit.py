@@ -4,10 +4,12 @@ Each is a thin function from files to files. It imports what it needs inside, so
 modules and no others, and the command line starts at once.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -31,6 +33,13 @@ from jeep.stages.options import (
     Shard,
     Words,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from jeep.data.facts import Fact
+    from jeep.model.editable import EditableModel
 
 
 def targets(
@@ -79,23 +88,34 @@ def edit(
     hypernetwork: Path | None = None,
     editor: EditorName,
     settings: Settings,
-    edits: Limit = None,
+    edits: Counts = (),
     solver: str | None = None,
+    metrics: Metrics | None = None,
+    run_columns: Json | None = None,
+    records: Path | None = None,
+    seconds: Path | None = None,
     out: Out,
 ) -> None:
-    """Write the first facts into the model with an editor; save the change of each parameter.
+    """Write the first facts into the model with an editor, save the change of each parameter, and measure it if asked.
 
     Args:
         targets: all shards of the target vectors
         covariance: of every layer that is edited
         hypernetwork: the editor's trained hyper-network
+        edits: for each, write the first N facts alone; their change is N.safetensors (default: all)
         solver: device of the normal equations (default: the model's)
+        metrics: how each edit is measured (default: not at all)
+        run_columns: columns of the results that name the run, as JSON
+        records: where the results per record go
+        seconds: where it is kept how long loading and each edit took, for the table of costs
+        out: a folder for the changes
     """
+    import time
+
     import torch
 
-    from jeep.common.errors import UserError
     from jeep.common.settings import require_layers
-    from jeep.common.storage import read_json, unfinished
+    from jeep.common.storage import atomic, read_json, unfinished, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
     from jeep.model.files import read_of, write_of
@@ -103,40 +123,77 @@ def edit(
     from jeep.vectors.task import Task
     from jeep.writing.covariance import read_covariances
 
+    started = time.monotonic()
     method, model = load_editor(editor, settings), checkpoint.load()
     require_layers(method.written, model.depth)
-    chosen = load_facts(facts)[:edits]
-    vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else {}
-    unusable = [fact.case_id for fact in chosen if method.target_spec and fact.case_id not in vectors]
-    chosen = [fact for fact in chosen if fact.case_id not in unusable]
-    if not chosen:
-        raise UserError("no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help")
-    if unusable:
-        logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(unusable))
+    chosen = load_facts(facts)
+    counts = sorted(edits) or [len(chosen)]
+    vectors = read_targets(targets, model, method.target_spec, chosen[: counts[-1]]) if method.target_spec else None
     network = read_of(model.identity, hypernetwork)[0] if hypernetwork else {}
     network.pop("losses", None)  # for the figure of the training
     task = Task(
-        chosen,
+        chosen[: counts[-1]],
         read_json(prefixes),
         checkpoint.token_budget,
-        [vectors[fact.case_id] for fact in chosen] if method.target_spec else [],
-        read_covariances(covariance, model),
-        network,
+        covariance=read_covariances(covariance, model),
+        hypernetwork=network,
         checkpoint=unfinished(out),
         solver=torch.device(solver) if solver else None,
     )
-    deltas = method.edit(model, task)
+    tasks = [task.of_first(count, vectors) for count in counts]
+    took, results = {"loading": time.monotonic() - started}, []
+    with atomic(out) as folder:
+        changes = method.edits(model, tasks)
+        for count, part in zip(counts, tasks, strict=True):
+            started = time.monotonic()
+            deltas = _finite(next(changes))
+            took[str(count)] = time.monotonic() - started
+            left_out = [fact.case_id for fact in chosen[:count] if vectors and fact.case_id not in vectors]
+            provenance = {"editor": editor, "settings": settings, "edits": len(part.facts), "left_out": left_out}
+            write_of(model.identity, folder / f"{count}.safetensors", deltas, provenance | {"trace": part.trace})
+            if metrics:
+                results.append(_measured(model, deltas, chosen[:count], metrics, checkpoint.token_budget))
+        next(changes, None)  # its checkpoint is needed no more
+    if records:
+        _write_records(records, results, counts, run_columns)
+    if seconds:
+        write_json(seconds, took)
+
+
+def _finite(deltas: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The changes. Raises UserError where one is not finite."""
+    import torch
+
+    from jeep.common.errors import UserError
+
     broken = [name for name, delta in deltas.items() if not torch.isfinite(delta).all()]
     if broken:
         raise UserError(f"the change of {', '.join(broken)} is not finite: float32 may help")
-    provenance = {
-        "editor": editor,
-        "settings": settings,
-        "edits": len(chosen),
-        "left_out": unusable,
-        "trace": task.trace,
-    }
-    write_of(model.identity, out, deltas, provenance)
+    return deltas
+
+
+def _measured(
+    model: EditableModel, deltas: dict[str, Tensor], facts: Sequence[Fact], metrics: Metrics, token_budget: int
+) -> pd.DataFrame:
+    """Results of facts in the model with some changes."""
+    from jeep.measure.evaluate import evaluate
+
+    logging.info("after %d edits", len(facts))
+    with model.edited(deltas):
+        return evaluate(model, facts, metrics, token_budget)
+
+
+def _write_records(
+    path: Path, results: Sequence[pd.DataFrame], counts: Sequence[int], run_columns: dict[str, Any] | None
+) -> None:
+    """The results of a run after each number of edits in one file."""
+    import pandas as pd
+
+    from jeep.common.storage import atomic
+
+    rows = [each.assign(edits=count, **run_columns or {}) for each, count in zip(results, counts, strict=True)]
+    with atomic(path) as temporary:
+        pd.concat(rows).to_parquet(temporary, index=False)
 
 
 def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
@@ -161,47 +218,36 @@ def evaluate(
     metrics: Measure,
     deltas: Files = (),
     edits: Counts = (),
-    shard: Shard = (0, 1),
     run_columns: Json | None = None,
     out: Out,
 ) -> None:
-    """Measure efficacy, generalization and locality after each of several edits, or without any, on one shard.
+    """Measure efficacy, generalization and locality after each of several edits, or without any.
 
     Args:
         deltas: edits, each applied alone (default: the unedited model)
-        edits: for each, measure the first N (default: all)
+        edits: for each, measure the first N facts (default: all)
         run_columns: columns that name the run, as JSON
     """
-    import pandas as pd
-
     from jeep.common.errors import UserError
-    from jeep.common.storage import atomic
     from jeep.data.facts import load_facts
-    from jeep.measure.evaluate import evaluate as measure
     from jeep.model.files import read_of
 
     model = checkpoint.load()
     chosen = load_facts(facts)
-    first, shards = shard
-    counts = edits or [len(chosen)]
+    counts = list(edits) or [len(chosen)]
     if deltas and len(deltas) != len(counts):
         raise UserError(f"{len(deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
-
-    def measured(count: int) -> pd.DataFrame:
-        return measure(model, chosen[:count][first::shards], metrics, checkpoint.token_budget)
-
-    results = []
-    unedited = None if deltas else measured(max(counts))
-    for number, count in enumerate(counts):
-        if unedited is not None:
-            result = unedited[unedited["case_id"].isin([fact.case_id for fact in chosen[:count]])]
-        else:
-            logging.info("after %d edits", count)
-            with model.edited(read_of(model.identity, deltas[number])[0]):
-                result = measured(count)
-        results.append(result.assign(edits=count, **run_columns or {}))
-    with atomic(out) as temporary:
-        pd.concat(results).to_parquet(temporary, index=False)
+    if deltas:
+        changes = (read_of(model.identity, path)[0] for path in deltas)
+        results = [
+            _measured(model, change, chosen[:count], metrics, checkpoint.token_budget)
+            for change, count in zip(changes, counts, strict=True)
+        ]
+    else:
+        unedited = _measured(model, {}, chosen[: max(counts)], metrics, checkpoint.token_budget)
+        first = [{fact.case_id for fact in chosen[:count]} for count in counts]
+        results = [unedited[unedited["case_id"].isin(names)] for names in first]
+    _write_records(out, results, counts, run_columns)
 
 
 def collect(*, records: Files, out: Out) -> None:

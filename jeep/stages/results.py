@@ -242,6 +242,7 @@ def costs(
     *,
     benchmarks: Files,
     kept: Files = (),
+    took: Files = (),
     jobs: JsonList,
     edits: Edits,
     reported: Reported = REPORTED,
@@ -254,11 +255,12 @@ def costs(
     Args:
         benchmarks: benchmark files
         kept: seconds of target vectors, of the jobs that optimised some
+        took: seconds of loading and of each edit, of the jobs that edited
         jobs: for each [data set, model, method, seed, kind], as JSON
     """
     from jeep.report.costs import write_costs
 
-    write_costs(jobs, benchmarks, kept, edits, reported, names, labels, out)
+    write_costs(jobs, benchmarks, kept, took, edits, reported, names, labels, out)
 
 
 def training_figure(*, networks: Files, titles: Words, out: Figure) -> None:

@@ -1,7 +1,8 @@
 """What an editor is given to do."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jeep.common.errors import UserError
 from jeep.common.settings import Where
 from jeep.data.facts import Fact
 from jeep.vectors.targets import Target
@@ -35,3 +37,22 @@ class Task:
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None
     """Where normal equations are solved; the model's device where absent."""
+
+    def of_first(self, count: int, vectors: Mapping[str, Target] | None) -> "Task":
+        """The same with the first so many facts: where there are vectors, those that have one, with it.
+
+        Raises UserError where none has.
+        """
+        facts = list(self.facts[:count])
+        if vectors is not None:
+            lost = [fact.case_id for fact in facts if fact.case_id not in vectors]
+            facts = [fact for fact in facts if fact.case_id in vectors]
+            if not facts:
+                raise UserError(
+                    "no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help"
+                )
+            if lost:
+                logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(lost))
+        return replace(
+            self, facts=facts, targets=[vectors[fact.case_id] for fact in facts] if vectors else [], trace=[]
+        )

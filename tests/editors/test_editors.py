@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -178,6 +179,43 @@ def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefix
     assert asked == ["city-0", "city-1", "city-2", "city-2", "city-3"]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not task.checkpoint.exists()
+
+
+@pytest.mark.parametrize("name", ["rome", "memit"])
+def test_several_numbers_of_edits_are_those_edits_alone(name, trained, facts, prefixes, given, tmp_path, monkeypatch):
+    """ROME makes one pass for them, which goes on where it was killed; the model is its own between them."""
+    editor = load_editor(name, SETTINGS[name])
+    spec = editor.target_spec
+    vectors = {t.case_id: t for t in optimize_facts(trained, facts[:5], prefixes, spec, 2048)} if spec else None
+    path = tmp_path / "checkpoint.safetensors"
+    task = Task(facts[:5], prefixes, 2048, covariance=given.covariance, checkpoint=path)
+    tasks = [task.of_first(count, vectors) for count in (1, 3, 5)]
+    alone = [editor.edit(trained, replace(each, checkpoint=None, trace=[])) for each in tasks]
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
+    original, asked, before = Rome._change, [], trained.weight(trained.parameter_name(1)).clone()
+
+    def dies(self, model, fact, *rest):
+        asked.append(fact.case_id)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return original(self, model, fact, *rest)
+
+    monkeypatch.setattr(Rome, "_change", dies)
+    found = []
+    with suppress(KeyboardInterrupt):
+        for deltas in editor.edits(trained, tasks):
+            found.append(deltas)
+            assert torch.equal(trained.weight(trained.parameter_name(1)), before)
+    if name == "rome":
+        assert len(found) == 2
+        found = list(editor.edits(trained, tasks))
+        assert asked == ["city-0", "city-1", "city-2", "city-3", "city-4", "city-4"]
+    for each, expected in zip(found, alone, strict=True):
+        assert all(torch.equal(each[key], expected[key]) for key in expected)
+    assert not path.exists()
+    if spec:
+        assert [len(each.trace) for each in tasks] == [2, 2, 2]
 
 
 def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefixes):

@@ -325,13 +325,13 @@ def test_the_stages_hand_the_network_on(trained, facts, tmp_path):
     write_json(tmp_path / "prefixes.json", [])
     common = ["--model", str(tmp_path / "model"), "--device", "cpu", "--facts", str(tmp_path / "facts.jsonl")]
     common += ["--editor", "malmen", "--settings", json.dumps(SETTINGS)]
-    network, edit = tmp_path / "network.safetensors", tmp_path / "edit.safetensors"
+    network, edit = tmp_path / "network.safetensors", tmp_path / "edit"
     assert main(["hypernetwork", *common, "--out", str(network)]) == 0
     prefixes = str(tmp_path / "prefixes.json")
     assert main(["edit", *common, "--prefixes", prefixes, "--hypernetwork", str(network), "--out", str(edit)]) == 0
     editor = load_editor("malmen", SETTINGS)
     tensors, losses = editor.train(trained, facts[:4], 0, 2048)
     expected = editor.edit(trained, Task(facts[:4], (), 2048, hypernetwork=tensors))
-    for key, value in read_tensors(edit)[0].items():
+    for key, value in read_tensors(edit / "4.safetensors")[0].items():
         torch.testing.assert_close(value, expected[key])
     torch.testing.assert_close(read_tensors(network)[0]["losses"], torch.tensor(losses))

@@ -113,14 +113,14 @@ def test_only_the_papers_models_and_data_are_compared(tmp_path):
 
 
 def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
-    """The first of the jobs kept vectors of an earlier run, which took six seconds: they count."""
+    """The first of the jobs kept vectors of an earlier run, which took six seconds: they count; measuring does not."""
     jobs, paths = [], []
     for seed, kind, seconds, memory in [
         (0, "targets", 4, 1024),
         (0, "targets", 20, 2048),
-        (0, "edit", 30, "-"),
+        (0, "edit", 300, "-"),
         (1, "targets", 30, 512),
-        (1, "edit", 50, 512),
+        (1, "edit", 500, 512),
         (0, "training", 7, 512),
     ]:
         paths.append(tmp_path / f"{len(paths)}.tsv")
@@ -129,12 +129,15 @@ def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
     kept = [tmp_path / f"{number}.json" for number in range(3)]
     for path, earlier in zip(kept, (6.0, 0.0, 0.0), strict=True):
         write_json(path, {"kept": earlier, "of": {}})
+    took = [tmp_path / f"took{number}.json" for number in range(2)]
+    for path, seconds in zip(took, (25.0, 45.0), strict=True):
+        write_json(path, {"loading": 5.0, "5": 99.0, "10": seconds})
     reported = tmp_path / "reported.csv"
     pd.DataFrame(
         [{"artifact": "appendix_d", "dataset": "mcf", "model": "gptj", "method": "jeep", "metric": "hours", "value": 2}]
     ).to_csv(reported, index=False)
     names = {"models": {"m": "gptj"}, "datasets": {"d": "mcf"}}
-    write_costs(jobs, paths, kept, 10, reported, names, LABELS, tmp_path / "costs.csv")
+    write_costs(jobs, paths, kept, took, 10, reported, names, LABELS, tmp_path / "costs.csv")
     (row,) = pd.read_csv(tmp_path / "costs.csv").to_dict("records")
     assert row["seconds_per_edit"] == 7  # of 60 and 80 seconds for 10 edits
     assert row["training_seconds"] == 7
