@@ -6,6 +6,7 @@ Snakemake reads them as targets.
 """
 
 import argparse
+import re
 import sys
 
 _ASSIGNED = ("groups", "group_components")
@@ -51,8 +52,22 @@ def targets_first(arguments: list[str], parser: argparse.ArgumentParser | None =
     return targets + others + arguments[end:] if swallowed else list(arguments)
 
 
+def with_lines(arguments: list[str]) -> list[str]:
+    """The arguments with the project's own log lines, unless others are asked for or nothing is run."""
+    options = [word.partition("=")[0] for word in arguments]
+    end = options.index("--") if "--" in options else len(options)
+    dry = any(re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run", word) for word in options[:end])
+    if dry or {"--logger", "--verbose", "--help", "-h"} & {*options[:end]}:
+        return arguments
+    return [*arguments[:end], "--logger", "jeep", *arguments[end:]]
+
+
 def main() -> None:
     """Run Snakemake on this process's arguments."""
     from snakemake.cli import main as snakemake
+    from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
-    snakemake(targets_first(sys.argv[1:]))
+    from jeep import console
+
+    LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_jeep", console)
+    snakemake(with_lines(targets_first(sys.argv[1:])))

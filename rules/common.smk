@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from jeep.common.devices import cards
+from jeep.common.devices import cards, visible_cards
 from jeep.common.errors import UserError
 from jeep.common.locks import alone_in
 from jeep.common.provenance import code_digest
@@ -41,6 +41,10 @@ if CONFIG.workdir:
 if workflow.is_main_process and alone_in(Path(".snakemake")):
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
+
+# Else every core would start a job on the same card. A scheduler limits what it hands out itself.
+if workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources and visible_cards():
+    workflow.register_resource("gpu", visible_cards())
 
 REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +29,13 @@ def candidates() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def visible_cards() -> int:
+    """How many NVIDIA cards this process may use, told without PyTorch; of others, none."""
+    if VISIBLE in os.environ:
+        return len(candidates())
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def is_balanced(device: str) -> bool:

@@ -1,0 +1,128 @@
+"""What a run of the pipeline says on the terminal: a line for each finished job, and about how long the rest takes.
+
+A logger plugin of Snakemake (its interface: `LogHandler`), which the launcher registers; `--logger` names another. A
+job's own progress bars and Snakemake's errors stand between the lines; all of Snakemake's words are in .snakemake/log.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import ColorizingTextHandler
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+_UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS, LogEvent.SHELLCMD)
+
+
+@dataclass
+class Run:
+    """How far a run is: jobs by rule, and the seconds that each has taken."""
+
+    planned: Mapping[str, int]
+    began: float
+    started: dict[int, float] = field(default_factory=dict)
+    taken: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def done(self) -> int:
+        """Jobs that have finished."""
+        return sum(map(len, self.taken.values()))
+
+    @property
+    def total(self) -> int:
+        """All jobs."""
+        return sum(self.planned.values())
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the rest takes, if each job takes what others of its rule took, here or in an earlier run.
+
+        As many run at once as did so far. None before anything is known.
+        """
+        seconds = {rule: sum(took) / len(took) for rule, took in self.taken.items() if took}
+        known = seconds | {rule: earlier(rule) for rule in self.planned if rule not in seconds}
+        means = [each for each in known.values() if each is not None]
+        busy = sum(map(sum, self.taken.values())) + sum(now - begin for begin in self.started.values())
+        if not means or not busy or now <= self.began:
+            return None
+        typical = sum(means) / len(means)
+        jobs = {rule: count - len(self.taken.get(rule, ())) for rule, count in self.planned.items()}
+        work = sum(count * (typical if known[rule] is None else known[rule]) for rule, count in jobs.items())
+        under_way = sum(now - begin for begin in self.started.values())
+        return max(0.0, work - under_way) * (now - self.began) / busy
+
+
+def earlier(rule: str) -> float | None:
+    """The mean seconds of a rule's jobs in earlier runs, from their benchmark files; None without any."""
+    found = []
+    for path in [*Path("results/benchmarks").glob(f"{rule}.tsv"), *Path("results/benchmarks", rule).rglob("*.tsv")]:
+        try:
+            found.append(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
+        except (OSError, ValueError, IndexError):
+            continue
+    return sum(found) / len(found) if found else None
+
+
+def spelled(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def edits(outputs: list[str], seconds: float) -> str:
+    """How many edits a job made and how fast; nothing where it made none."""
+    for path in outputs:
+        if path.endswith(".seconds.json"):
+            try:
+                took = json.loads(Path(path).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            count = len(took["of"]) if "of" in took else sum(int(name) for name in took if name.isdigit())
+            return f", {count} edits, {count / max(seconds, 1e-9):.1f} edits/s" if count else ""
+    return ""
+
+
+class LogHandler(LogHandlerBase):
+    """Snakemake's events as lines; of what is no event of a job, Snakemake's own words."""
+
+    writes_to_stream, writes_to_file, has_filter, has_formatter, needs_rulegraph = True, False, False, False, False
+
+    def __post_init__(self) -> None:
+        stream = sys.stdout if self.common_settings.stdout else sys.stderr
+        self.words = ColorizingTextHandler(nocolor=self.common_settings.nocolor, stream=stream)
+        self.jobs: dict[int, Any] = {}
+        self.run: Run | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a line, or keep what a later one needs."""
+        event, now = getattr(record, "event", None), time.monotonic()
+        if event == LogEvent.RUN_INFO and getattr(record, "stats", None):
+            planned = {rule: int(count) for rule, count in record.stats.items() if rule != "total"}
+            self.run = Run(planned, now)
+        if event == LogEvent.JOB_INFO and self.run:
+            self.jobs[record.jobid], self.run.started[record.jobid] = record, now
+        elif event == LogEvent.JOB_FINISHED and self.run and record.job_id in self.jobs:
+            self.words.setFormatter(logging.Formatter())
+            self.words.emit(logging.makeLogRecord({"msg": self.line(record.job_id, now), "levelno": logging.INFO}))
+        elif event not in _UNSAID and not record.getMessage().startswith("Select jobs to execute"):
+            self.words.setFormatter(self.formatter)
+            self.words.emit(record)
+
+    def line(self, number: int, now: float) -> str:
+        """Of a job that has finished: when, which, how long it took; and what is left."""
+        job, run = self.jobs.pop(number), self.run
+        seconds = now - run.started.pop(number)
+        run.taken[job.rule_name].append(seconds)
+        outputs = job.output if isinstance(job.output, list) else []
+        what = " ".join([job.rule_name.replace("_", " "), "/".join(map(str, (job.wildcards or {}).values()))]).strip()
+        left = run.left(now)
+        rest = f", about {spelled(left)} left" if left and run.done < run.total else ""
+        took = f"{spelled(seconds)}{edits(outputs, seconds)}"
+        return f"{time.strftime('%H:%M:%S')}  {run.done} of {run.total}{rest}: {what} ({took})"
