@@ -15,6 +15,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/sources.smk"
 include: "rules/prepare.smk"
 include: "rules/covariance.smk"

@@ -6,6 +6,7 @@ job's own progress bars and Snakemake's errors stand between the lines; all of S
 
 import json
 import logging
+import re
 import sys
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from snakemake.logging import ColorizingTextHandler
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-_UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS, LogEvent.SHELLCMD)
+_UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS)
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Run:
 
 def earlier(rule: str) -> float | None:
     """The mean seconds of a rule's jobs in earlier runs, from their benchmark files; None without any."""
-    found = []
-    for path in [*Path("results/benchmarks").glob(f"{rule}.tsv"), *Path("results/benchmarks", rule).rglob("*.tsv")]:
+    found, name = [], re.sub(r"^(covariance)_\d+_.*", r"\1", rule)
+    for path in [*Path("results/benchmarks").glob(f"{name}.tsv"), *Path("results/benchmarks", name).rglob("*.tsv")]:
         try:
             found.append(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
         except (OSError, ValueError, IndexError):
@@ -76,16 +77,20 @@ def spelled(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def edits(outputs: list[str], seconds: float) -> str:
-    """How many edits a job made and how fast; nothing where it made none."""
+def edits(outputs: list[str]) -> str:
+    """How many edits a job made and how fast, without loading and measuring; nothing where it made none."""
     for path in outputs:
         if path.endswith(".seconds.json"):
             try:
                 took = json.loads(Path(path).read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            count = len(took["of"]) if "of" in took else sum(int(name) for name in took if name.isdigit())
-            return f", {count} edits, {count / max(seconds, 1e-9):.1f} edits/s" if count else ""
+            if "of" in took:  # target vectors; those that an earlier job made are no part of it
+                count, seconds = len(took["of"]), sum(took["of"].values())
+            else:
+                count = max(map(int, filter(str.isdigit, took)), default=0)
+                seconds = took.get(str(count), 0)
+            return f", {count} edits at {count / seconds:.1f} edits/s" if seconds else ""
     return ""
 
 
@@ -111,9 +116,15 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_FINISHED and self.run and record.job_id in self.jobs:
             self.words.setFormatter(logging.Formatter())
             self.words.emit(logging.makeLogRecord({"msg": self.line(record.job_id, now), "levelno": logging.INFO}))
+        elif event == LogEvent.JOB_ERROR and self.run:
+            self.run.started.pop(getattr(record, "jobid", None), None)
+            self._theirs(record)
         elif event not in _UNSAID and not record.getMessage().startswith("Select jobs to execute"):
-            self.words.setFormatter(self.formatter)
-            self.words.emit(record)
+            self._theirs(record)
+
+    def _theirs(self, record: logging.LogRecord) -> None:
+        self.words.setFormatter(self.formatter)
+        self.words.emit(record)
 
     def line(self, number: int, now: float) -> str:
         """Of a job that has finished: when, which, how long it took; and what is left."""
@@ -124,5 +135,5 @@ class LogHandler(LogHandlerBase):
         what = " ".join([job.rule_name.replace("_", " "), "/".join(map(str, (job.wildcards or {}).values()))]).strip()
         left = run.left(now)
         rest = f", about {spelled(left)} left" if left and run.done < run.total else ""
-        took = f"{spelled(seconds)}{edits(outputs, seconds)}"
+        took = f"{spelled(seconds)}{edits(outputs)}"
         return f"{time.strftime('%H:%M:%S')}  {run.done} of {run.total}{rest}: {what} ({took})"

@@ -56,7 +56,7 @@ def with_lines(arguments: list[str]) -> list[str]:
     """The arguments with the project's own log lines, unless others are asked for or nothing is run."""
     options = [word.partition("=")[0] for word in arguments]
     end = options.index("--") if "--" in options else len(options)
-    dry = any(re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run", word) for word in options[:end])
+    dry = any(re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*|--dry.*", word) for word in options[:end])
     if dry or {"--logger", "--verbose", "--help", "-h"} & {*options[:end]}:
         return arguments
     return [*arguments[:end], "--logger", "jeep", *arguments[end:]]

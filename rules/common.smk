@@ -42,8 +42,8 @@ if workflow.is_main_process and alone_in(Path(".snakemake")):
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
 
-# Else every core would start a job on the same card. A scheduler limits what it hands out itself.
-if workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources and visible_cards():
+# Else every core would start a job on the same card. The profile of a cluster sets `gpu`: its head node is not asked.
+if workflow.is_main_process and "gpu" not in workflow.global_resources and visible_cards():
     workflow.register_resource("gpu", visible_cards())
 
 REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
@@ -85,7 +85,8 @@ def model_options(wildcards):
 
 def gpus_of(model):
     """The GPUs that a job takes which runs a model."""
-    return max(1, cards(CONFIG.models[model].device))
+    device = CONFIG.models[model].device
+    return 0 if device == "cpu" else max(1, cards(device))
 
 
 def gpus(wildcards):

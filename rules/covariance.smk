@@ -90,6 +90,10 @@ rule covariance_part:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(
+            lambda wildcards: text_precision(wildcards.model), sums(lambda wildcards: len(MISSING[wildcards.model]))
+        ),
+        runtime=minutes(PASS_OVER_TEXT),
     params:
         options=lambda wildcards: sample_options(wildcards.model),
         places=lambda wildcards: places_option(wildcards.model),
@@ -120,6 +124,8 @@ for number, model in enumerate(CONFIG.models):
                 "../envs/jeep.yaml"
             resources:
                 gpu=gpus_of(model),
+                mem_mb=memory(text_precision(model), sums(len(MISSING[model]))),
+                runtime=minutes(PASS_OVER_TEXT),
             params:
                 options=sample_options(model),
                 places=places_option(model),

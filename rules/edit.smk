@@ -117,6 +117,8 @@ rule targets:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(method_precision),
+        runtime=minutes(LONG),
     params:
         options=editing_options,
         compile=compile_option,
@@ -153,6 +155,8 @@ rule edit:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(method_precision, writing, training),
+        runtime=minutes(LONG),
     params:
         options=editing_options,
         editor=editor_name,
@@ -185,6 +189,9 @@ rule apply_edit:
         "results/benchmarks/apply_edit/{model}/{dataset}/{method}/seed{seed}/{edits}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        mem_mb=memory(method_precision),
+        runtime=minutes(SHORT),
     params:
         options=applying_options,
         code=stage_code("edit:apply_edit"),

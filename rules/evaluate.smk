@@ -25,6 +25,8 @@ rule evaluate:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(method_precision),
+        runtime=minutes(LONG),
     params:
         options=editing_options,
         metrics=dataset_field("metrics"),

@@ -105,6 +105,8 @@ rule prefixes:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(model_precision),
+        runtime=minutes(SHORT),
     params:
         options=model_options,
         kinds=prefix_kinds,
@@ -129,6 +131,8 @@ rule hypernetwork:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(training_precision, training),
+        runtime=minutes(PASS_OVER_TEXT),
     params:
         options=training_options,
         editor=editor_name,

@@ -84,6 +84,8 @@ rule probe_contrast:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(model_precision),
+        runtime=minutes(SHORT),
     params:
         options=model_options,
         limit=probe_field("prompts"),
@@ -109,6 +111,8 @@ rule probe_prompt:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(model_precision),
+        runtime=minutes(SHORT),
     params:
         options=model_options,
         number=probe_field("example"),
@@ -229,6 +233,8 @@ rule probe_words:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(model_precision),
+        runtime=minutes(SHORT),
     params:
         options=model_options,
         limit=probe_field("prompts"),

@@ -16,9 +16,12 @@ def searched_editor(wildcards):
     return PLAN.first_editor(wildcards.model, wildcards.method)
 
 
+def search_precision(wildcards):
+    return searched_editor(wildcards).precision(model_precision(wildcards))
+
+
 def search_options(wildcards):
-    own = CONFIG.models[wildcards.model].dtype
-    return run_options(wildcards.model, searched_editor(wildcards).precision(own))
+    return run_options(wildcards.model, search_precision(wildcards))
 
 
 def search_prefixes(wildcards):
@@ -129,6 +132,8 @@ rule search:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
+        mem_mb=memory(search_precision, training, sums(1)),
+        runtime=minutes(PASS_OVER_TEXT),
     params:
         options=search_options,
         datasets=searched_sets,

@@ -49,9 +49,9 @@ def test_times_and_rates_in_words(tmp_path):
     one, other = tmp_path / "seed0.seconds.json", tmp_path / "0.seconds.json"
     one.write_text(json.dumps({"loading": 1.0, "10": 2.0, "50": 3.0}))
     other.write_text(json.dumps({"kept": 0.0, "of": {"a": 1.0, "b": 1.0}}))
-    assert edits([str(tmp_path / "x.parquet"), str(one)], 20.0) == ", 60 edits, 3.0 edits/s"
-    assert edits([str(other)], 4.0) == ", 2 edits, 0.5 edits/s"
-    assert edits([str(tmp_path / "none.seconds.json")], 4.0) == ""
+    assert edits([str(tmp_path / "x.parquet"), str(one)]) == ", 50 edits at 16.7 edits/s"
+    assert edits([str(other)]) == ", 2 edits at 1.0 edits/s"
+    assert edits([str(tmp_path / "none.seconds.json")]) == ""
 
 
 def test_a_line_for_each_finished_job_and_snakemakes_words_for_an_error(monkeypatch, capsys):

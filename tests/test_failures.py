@@ -1,11 +1,13 @@
-"""What goes wrong: runs that are killed, runs at the same time, configurations and stages that cannot be."""
+"""What goes wrong: runs that are killed, jobs of a cluster, runs at the same time, what cannot be."""
 
+import re
 import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+from cluster import slurm, squeue, why_not
 from project import environment, snakemake, write_config
 
 from jeep.__main__ import main
@@ -20,7 +22,7 @@ def artifacts(folder):
 EVENTS = {
     "results/facts/*/*.jsonl": 1,
     "results/targets/*/*/*/*/*": 1,  # a file, or the folder of a shard that is under way
-    "results/deltas/*/*/*/.seed0.*/*/*.safetensors": 1,  # of a run that is under way
+    "results/deltas/*/*/*/.seed0.partial/*.json": 1,  # a number of edits of a run that is under way
     "results/records/*/*/*/*.parquet": 1,
     "results/records/*/*/jeep*/*.parquet": 2,
 }
@@ -48,6 +50,45 @@ def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
     snakemake(folder, "all")
     assert artifacts(folder) == artifacts(done)
     assert not [path for path in folder.rglob("results/**/.*") if "checkpoint" in path.name or path.is_dir()]
+
+
+def cancelled(number):
+    subprocess.run(["scancel", number], check=True)
+
+
+def out_of_time(number):
+    subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=00:00:01"], check=True)
+
+
+def killed(number):
+    subprocess.run(["scancel", "--signal=KILL", "--full", number], check=True)
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh, done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    write_config(folder, lambda c: c["models"]["tiny"].update(device="auto"))
+    befalls = {"targets": cancelled, "edit": out_of_time, "evaluate": killed}
+    asked = {}
+    command = [sys.executable, "-c", "import jeep.launcher; jeep.launcher.main()"]
+    command += ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5", "all"]
+    with slurm(tmp_path / "slurm"), (folder / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=log)
+        while run.poll() is None:
+            for line in squeue("-o", "%i|%T|%k|%b|%m|%l"):
+                number, state, comment, *resources = line.split("|")
+                (rule,) = re.findall(r"^rule_(\w+?)(?:_wildcards.*)?$", comment) or [comment]
+                asked[rule] = resources
+                if state == "RUNNING" and rule in befalls:
+                    befalls.pop(rule)(number)
+            time.sleep(0.3)
+    output = (folder / "log").read_text()
+    assert run.returncode == 0, output[-4000:]
+    assert not befalls
+    assert artifacts(folder) == artifacts(done)
+    assert "gpu" in asked["edit"][0]
+    assert not {"table", "report", "collect"} & asked.keys()
 
 
 def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):

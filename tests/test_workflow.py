@@ -223,6 +223,15 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
         os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
+def test_another_way_to_measure_repeats_all_that_measures(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    source = folder / "jeep/measure/evaluate.py"
+    source.write_text(source.read_text() + "\nSEEN = True\n")
+    after = jobs(snakemake(folder, "-n", "all")[1])
+    assert (after["edit"], after["evaluate"]) == (4, 1)
+
+
 def test_a_search_moves_one_region_and_keeps_the_other(done):
     def moved(config):
         regions = {"method": "jeep", "dataset": "cities", "facts": 3, "layers": {"low.layers": [[1], [0, 1]]}}

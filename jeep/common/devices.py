@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_TRIES = 0.5
 def candidates() -> list[str]:
     """The devices that this process may use: those of CUDA_VISIBLE_DEVICES, else all of the machine's."""
     if VISIBLE in os.environ:
-        return [device.strip() for device in os.environ[VISIBLE].split(",") if device.strip()]
+        return [device.strip() for device in os.environ[VISIBLE].split(",") if device.strip() not in ("", "-1")]
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

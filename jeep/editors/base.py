@@ -56,6 +56,8 @@ class Editor(Strict):
     """Whether a hyper-network has to be trained before the edit."""
     wide: ClassVar[bool] = False
     """Small changes add up in the weights, or losses are differentiated by them: float16 would lose both."""
+    one_pass: ClassVar[bool] = False
+    """Whether edits of several numbers of facts are one pass, which comes by all of them."""
     dtype: Dtype | None = None
     """Precision of the edit and of its evaluation. Where absent the model's, but float32 in place of float16 for a
     method that adds up small changes or differentiates by weights (FT-WD, MEND, MALMEN, ROME)."""

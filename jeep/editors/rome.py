@@ -17,6 +17,7 @@ class Rome(Editor):
     """One layer's W_O, at the subject's last token."""
 
     wide: ClassVar[bool] = True
+    one_pass: ClassVar[bool] = True
     prefixes: tuple[PrefixKind, ...] = ("10x5", "10x10")
     """ROME's own (Appendix D.3): ten texts of five tokens, ten of ten."""
     optimization: Optimization
@@ -62,11 +63,17 @@ class Rome(Editor):
         factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
         original = weight.to(model.device, model.precision, copy=True)
         written = original.clone()  # small changes add up here, not in the model's own precision
-        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes, counts))
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
         done, saved = progress.load()
         after = {int(count): weight for count, weight in saved.items() if count.isdigit()}
+        if any(count < done and count not in after for count in counts):
+            done, saved = 0, {}  # of a run that was asked for other numbers
         if saved:
             written.copy_(saved["weight"])
+
+        def tensors():
+            return {"weight": written.cpu(), **{str(count): weight for count, weight in after.items()}}
+
         for count in counts:
             with model.scratch([name]):
                 weight.copy_(written)
@@ -75,9 +82,10 @@ class Rome(Editor):
                     written.add_(self._change(model, fact, task, factor))
                     weight.copy_(written)
                     done += 1
-                    progress.save(done, lambda: {"weight": written.cpu(), **{str(n): w for n, w in after.items()}})
+                    progress.save(done, tensors)
             after.setdefault(count, written.cpu().clone())
-            yield {name: (after[count] - original.cpu()).float()}
+            with progress.resting(done, tensors):
+                yield {name: (after[count] - original.cpu()).float()}
         progress.end()
 
     def _change(self, model, fact, task, factor):

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -58,6 +59,18 @@ class Progress:
             self.pause = max(SECONDS, (self.last - started) / SHARE)
         if stop:
             sys.exit(STATUS)
+
+    @contextmanager
+    def resting(self, done: int, tensors: Callable[[], dict[str, Tensor]]) -> Iterator[None]:
+        """For the length of a block, in which nothing is done and the process may end at once: all is kept before."""
+        if self.path is not None:
+            write_tensors(self.path, tensors(), {"done": done, "fingerprint": self.fingerprint})
+        keeps_no_more(self)
+        try:
+            yield
+        finally:
+            if self.path is not None:
+                keeps(self)
 
     def end(self) -> None:
         """Remove the checkpoint; the result is there."""

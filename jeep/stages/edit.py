@@ -4,12 +4,9 @@ Each is a thin function from files to files. It imports what it needs inside, so
 modules and no others, and the command line starts at once.
 """
 
-from __future__ import annotations
-
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -33,13 +30,6 @@ from jeep.stages.options import (
     Shard,
     Words,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from jeep.data.facts import Fact
-    from jeep.model.editable import EditableModel
 
 
 def targets(
@@ -114,86 +104,54 @@ def edit(
 
     import torch
 
+    from jeep.common.errors import UserError
     from jeep.common.settings import require_layers
-    from jeep.common.storage import atomic, read_json, unfinished, write_json
+    from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.model.files import read_of, write_of
+    from jeep.measure.runs import Run, write_records
+    from jeep.model.files import read_of
+    from jeep.model.progress import fingerprint
     from jeep.vectors.files import read_targets
     from jeep.vectors.task import Task
     from jeep.writing.covariance import read_covariances
 
+    if bool(records) != bool(metrics):
+        raise UserError("an edit is measured with both --metrics and --records, or not at all")
     started = time.monotonic()
     method, model = load_editor(editor, settings), checkpoint.load()
     require_layers(method.written, model.depth)
     chosen = load_facts(facts)
-    counts = sorted(edits) or [len(chosen)]
-    vectors = read_targets(targets, model, method.target_spec, chosen[: counts[-1]]) if method.target_spec else None
+    counts = sorted({min(count, len(chosen)) for count in edits}) or [len(chosen)]
+    chosen = chosen[: counts[-1]]
+    vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else None
     network = read_of(model.identity, hypernetwork)[0] if hypernetwork else {}
     network.pop("losses", None)  # for the figure of the training
     task = Task(
-        chosen[: counts[-1]],
+        chosen,
         read_json(prefixes),
         checkpoint.token_budget,
         covariance=read_covariances(covariance, model),
         hypernetwork=network,
-        checkpoint=unfinished(out),
         solver=torch.device(solver) if solver else None,
     )
-    tasks = [task.of_first(count, vectors) for count in counts]
-    took, results = {"loading": time.monotonic() - started}, []
-    with atomic(out) as folder:
-        changes = method.edits(model, tasks)
-        for count, part in zip(counts, tasks, strict=True):
-            started = time.monotonic()
-            deltas = _finite(next(changes))
-            took[str(count)] = time.monotonic() - started
-            left_out = [fact.case_id for fact in chosen[:count] if vectors and fact.case_id not in vectors]
-            provenance = {"editor": editor, "settings": settings, "edits": len(part.facts), "left_out": left_out}
-            write_of(model.identity, folder / f"{count}.safetensors", deltas, provenance | {"trace": part.trace})
-            if metrics:
-                results.append(_measured(model, deltas, chosen[:count], metrics, checkpoint.token_budget))
-        next(changes, None)  # its checkpoint is needed no more
+    read = [(path.name, path.stat().st_mtime_ns) for path in (*targets, *covariance, *filter(None, [hypernetwork]))]
+    run = Run(
+        model,
+        method,
+        chosen,
+        {count: task.of_first(count, vectors) for count in counts},
+        metrics,
+        out,
+        {"editor": editor, "settings": settings},
+        fingerprint(model, method, chosen, task.prefixes, metrics, read),
+    )
+    loading = time.monotonic() - started
+    results, took = run.make()
     if records:
-        _write_records(records, results, counts, run_columns)
+        write_records(records, results, run_columns)
     if seconds:
-        write_json(seconds, took)
-
-
-def _finite(deltas: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The changes. Raises UserError where one is not finite."""
-    import torch
-
-    from jeep.common.errors import UserError
-
-    broken = [name for name, delta in deltas.items() if not torch.isfinite(delta).all()]
-    if broken:
-        raise UserError(f"the change of {', '.join(broken)} is not finite: float32 may help")
-    return deltas
-
-
-def _measured(
-    model: EditableModel, deltas: dict[str, Tensor], facts: Sequence[Fact], metrics: Metrics, token_budget: int
-) -> pd.DataFrame:
-    """Results of facts in the model with some changes."""
-    from jeep.measure.evaluate import evaluate
-
-    logging.info("after %d edits", len(facts))
-    with model.edited(deltas):
-        return evaluate(model, facts, metrics, token_budget)
-
-
-def _write_records(
-    path: Path, results: Sequence[pd.DataFrame], counts: Sequence[int], run_columns: dict[str, Any] | None
-) -> None:
-    """The results of a run after each number of edits in one file."""
-    import pandas as pd
-
-    from jeep.common.storage import atomic
-
-    rows = [each.assign(edits=count, **run_columns or {}) for each, count in zip(results, counts, strict=True)]
-    with atomic(path) as temporary:
-        pd.concat(rows).to_parquet(temporary, index=False)
+        write_json(seconds, {"loading": loading} | {str(count): each for count, each in took.items()})
 
 
 def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:
@@ -230,6 +188,7 @@ def evaluate(
     """
     from jeep.common.errors import UserError
     from jeep.data.facts import load_facts
+    from jeep.measure.runs import measured, write_records
     from jeep.model.files import read_of
 
     model = checkpoint.load()
@@ -238,16 +197,16 @@ def evaluate(
     if deltas and len(deltas) != len(counts):
         raise UserError(f"{len(deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
     if deltas:
-        changes = (read_of(model.identity, path)[0] for path in deltas)
-        results = [
-            _measured(model, change, chosen[:count], metrics, checkpoint.token_budget)
-            for change, count in zip(changes, counts, strict=True)
-        ]
+        changes = {count: read_of(model.identity, path)[0] for count, path in zip(counts, deltas, strict=True)}
+        results = {
+            count: measured(model, change, chosen[:count], metrics, checkpoint.token_budget)
+            for count, change in changes.items()
+        }
     else:
-        unedited = _measured(model, {}, chosen[: max(counts)], metrics, checkpoint.token_budget)
-        first = [{fact.case_id for fact in chosen[:count]} for count in counts]
-        results = [unedited[unedited["case_id"].isin(names)] for names in first]
-    _write_records(out, results, counts, run_columns)
+        unedited = measured(model, {}, chosen[: max(counts)], metrics, checkpoint.token_budget)
+        first = {count: {fact.case_id for fact in chosen[:count]} for count in counts}
+        results = {count: unedited[unedited["case_id"].isin(names)] for count, names in first.items()}
+    write_records(out, results, run_columns)
 
 
 def collect(*, records: Files, out: Out) -> None:

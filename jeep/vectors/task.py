@@ -41,13 +41,13 @@ class Task:
     def of_first(self, count: int, vectors: Mapping[str, Target] | None) -> "Task":
         """The same with the first so many facts: where there are vectors, those that have one, with it.
 
-        Raises UserError where none has.
+        Raises UserError where not one of all facts has.
         """
         facts = list(self.facts[:count])
         if vectors is not None:
             lost = [fact.case_id for fact in facts if fact.case_id not in vectors]
             facts = [fact for fact in facts if fact.case_id in vectors]
-            if not facts:
+            if not facts and count >= len(self.facts):
                 raise UserError(
                     "no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help"
                 )

@@ -1,0 +1,119 @@
+"""Edits of several numbers of facts, measured: what a killed run keeps, and what it makes anew."""
+
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from jeep.common.errors import UserError
+from jeep.measure.runs import Run
+from jeep.model.files import read_of
+from jeep.vectors.task import Task
+
+
+class Method:
+    """Adds to a weight the number of facts; dies where it is told to."""
+
+    one_pass = False
+
+    def __init__(self, name, dies_at=None):
+        self.name, self.dies_at, self.made = name, dies_at, []
+
+    def edits(self, model, tasks):
+        for task in tasks:
+            count = len(task.facts)
+            if count == self.dies_at:
+                raise KeyboardInterrupt
+            self.made.append(count)
+            task.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            task.trace.append(count)
+            time.sleep(0.01)
+            yield {self.name: torch.full_like(model.weight(self.name), 0.01 * count)}
+
+
+@pytest.fixture
+def run(trained, facts, tmp_path):
+    task = Task(facts[:5], ("{}",), 512)
+
+    def make(method, counts=(1, 3, 5), metrics="counterfact", mark="a"):
+        tasks = {count: task.of_first(count, None) for count in counts}
+        return Run(trained, method, facts[:5], tasks, metrics, tmp_path / "out", {"editor": "e"}, mark).make()
+
+    return make
+
+
+def test_every_number_is_made_and_measured(run, trained, facts, tmp_path):
+    name = trained.parameter_name(1)
+    before = trained.weight(name).clone()
+    results, seconds = run(Method(name))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "1.safetensors",
+        "3.safetensors",
+        "5.safetensors",
+        "out",
+    ]
+    assert {count: set(each.case_id) for count, each in results.items()} == {
+        count: {fact.case_id for fact in facts[:count]} for count in (1, 3, 5)
+    }
+    deltas, about = read_of(trained.identity, tmp_path / "out/3.safetensors")
+    assert torch.equal(deltas[name], torch.full_like(before, 0.03))
+    assert about == {"model": trained.identity, "editor": "e", "edits": 3, "left_out": [], "trace": [3]}
+    assert all(0.01 <= each < 1 for each in seconds.values())
+    assert torch.equal(trained.weight(name), before)
+
+
+def test_a_killed_one_makes_what_it_had_not_finished(run, trained, tmp_path):
+    name = trained.parameter_name(1)
+    whole, _ = run(Method(name))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        run(Method(name, dies_at=5))
+    again = Method(name)
+    results, seconds = run(again)
+    assert again.made == [5]
+    assert seconds.keys() == {1, 3, 5}
+    for count, each in whole.items():
+        pd.testing.assert_frame_equal(each, results[count])
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_what_depends_on_something_else_is_made_anew(run, trained):
+    name = trained.parameter_name(1)
+    with pytest.raises(KeyboardInterrupt):
+        run(Method(name, dies_at=3))
+    again = Method(name)
+    run(again, mark="b")
+    assert again.made == [1, 3, 5]
+
+
+def test_one_pass_takes_the_seconds_from_its_beginning(run, trained):
+    method = Method(trained.parameter_name(1))
+    method.one_pass = True
+    _, seconds = run(method)
+    assert seconds[1] < seconds[3] < seconds[5]
+
+
+def test_unmeasured_and_not_finite(run, trained, monkeypatch, tmp_path):
+    method = Method(trained.parameter_name(1))
+    assert run(method, metrics=None)[0] == {}
+    monkeypatch.setattr(Method, "edits", lambda self, model, tasks: iter([{self.name: torch.tensor(torch.inf)}]))
+    (tmp_path / "out").rename(tmp_path / "before")
+    with pytest.raises(UserError, match="is not finite: float32 may help"):
+        run(method)
+    assert not (tmp_path / "out").exists()
+
+
+def test_facts_that_have_all_lost_their_targets_leave_the_model_alone(trained, facts, tmp_path):
+    task = Task(facts[:3], ("{}",), 512)
+    vectors = {facts[1].case_id: object(), facts[2].case_id: object()}
+    tasks = {1: Task([], ("{}",), 512), 3: Task(facts[1:3], ("{}",), 512)}
+    results, _ = Run(
+        trained, Method(trained.parameter_name(1)), facts[:3], tasks, "counterfact", tmp_path / "out", {}, "a"
+    ).make()
+    assert read_of(trained.identity, tmp_path / "out/1.safetensors")[0] == {}
+    assert read_of(trained.identity, tmp_path / "out/3.safetensors")[1]["left_out"] == [facts[0].case_id]
+    assert set(results[1].case_id) == {facts[0].case_id}
+    with pytest.raises(UserError, match="no fact has a target vector"):
+        task.of_first(3, {})
+    assert task.of_first(1, vectors).facts == []
