@@ -9,6 +9,7 @@ import torch
 from jeep.common.errors import UserError
 from jeep.measure.runs import Run
 from jeep.model.files import read_of
+from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
 
 
@@ -106,7 +107,7 @@ def test_unmeasured_and_not_finite(run, trained, monkeypatch, tmp_path):
 
 def test_facts_that_have_all_lost_their_targets_leave_the_model_alone(trained, facts, tmp_path):
     task = Task(facts[:3], ("{}",), 512)
-    vectors = {facts[1].case_id: object(), facts[2].case_id: object()}
+    vectors = {fact.case_id: Target(fact.case_id, torch.zeros(1, 4), torch.zeros(1, 4), [], []) for fact in facts[1:3]}
     tasks = {1: Task([], ("{}",), 512), 3: Task(facts[1:3], ("{}",), 512)}
     results, _ = Run(
         trained, Method(trained.parameter_name(1)), facts[:3], tasks, "counterfact", tmp_path / "out", {}, "a"
@@ -117,3 +118,4 @@ def test_facts_that_have_all_lost_their_targets_leave_the_model_alone(trained, f
     with pytest.raises(UserError, match="no fact has a target vector"):
         task.of_first(3, {})
     assert task.of_first(1, vectors).facts == []
+    assert len(task.of_first(3, vectors).targets) == 2
