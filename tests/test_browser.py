@@ -46,8 +46,8 @@ def page(done, tmp_path_factory):
 def open_category(browser, page, name):
     """Click through to a category's list of files."""
     browser.get(page.as_uri())
-    WebDriverWait(browser, 20).until(lambda driver: driver.find_elements(By.LINK_TEXT, name))[0].click()
-    return WebDriverWait(browser, 20).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "tbody tr"))
+    WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.LINK_TEXT, name))[0].click()
+    return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "tbody tr"))
 
 
 def shown(browser, row):
@@ -55,7 +55,7 @@ def shown(browser, row):
     row.find_element(By.CSS_SELECTOR, "[iconname=eye]").click()
     name = row.text.strip()
     selector = f'img[src$="{Path(name).name}"]' if name.endswith(".png") else "iframe"
-    return WebDriverWait(browser, 20).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))[0]
+    return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))[0]
 
 
 def test_every_picture_and_table_is_shown(browser, page):
@@ -66,7 +66,7 @@ def test_every_picture_and_table_is_shown(browser, page):
             name, element = row.text.strip(), shown(browser, row)
             seen.add(Path(name).stem)
             if element.tag_name == "img":
-                WebDriverWait(browser, 20).until(lambda _, image=element: image.get_property("naturalWidth") > 500)
+                WebDriverWait(browser, 60).until(lambda _, image=element: image.get_property("naturalWidth") > 500)
             else:
                 browser.switch_to.frame(element)
                 assert browser.find_elements(By.CSS_SELECTOR, "table tr"), name
@@ -77,7 +77,7 @@ def test_every_picture_and_table_is_shown(browser, page):
 
 def test_captions_say_where_it_comes_from(browser, page):
     browser.get(page.as_uri())
-    body = WebDriverWait(browser, 20).until(lambda driver: driver.find_element(By.TAG_NAME, "body"))
-    WebDriverWait(browser, 20).until(lambda _: "model tiny: path" in body.text)
+    body = WebDriverWait(browser, 60).until(lambda driver: driver.find_element(By.TAG_NAME, "body"))
+    WebDriverWait(browser, 60).until(lambda _: "model tiny: path" in body.text)
     assert "torch" in body.text
     assert "preset paper: memit, jeep" in body.text

@@ -77,10 +77,12 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
     with slurm(tmp_path / "slurm"), (folder / "log").open("w") as log:
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=log)
         while run.poll() is None:
-            for line in squeue("-o", "%i|%T|%k|%b|%m|%l"):
-                number, state, comment, *resources = line.split("|")
+            for line in squeue("-o", "%i|%T|%k"):
+                number, state, comment = line.split("|")
                 (rule,) = re.findall(r"^rule_(\w+?)(?:_wildcards.*)?$", comment) or [comment]
-                asked[rule] = resources
+                if rule not in asked:
+                    shown = ["scontrol", "show", "job", number]
+                    asked[rule] = subprocess.run(shown, capture_output=True, text=True, check=False).stdout
                 if state == "RUNNING" and rule in befalls:
                     befalls.pop(rule)(number)
             time.sleep(0.3)
@@ -88,7 +90,8 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
     assert run.returncode == 0, output[-4000:]
     assert not befalls
     assert artifacts(folder) == artifacts(done)
-    assert "gpu" in asked["edit"][0]
+    assert re.search(r"TresPer\w+=.*gpu", asked["edit"]), asked["edit"]
+    assert "TimeLimit=02:00:00" in asked["prefixes"]
     assert not {"table", "report", "collect"} & asked.keys()
 
 

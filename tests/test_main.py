@@ -134,7 +134,10 @@ def test_a_run_holds_every_number_of_edits_and_is_measured_as_its_changes_are(fi
     pd.testing.assert_frame_equal(ours, pd.read_parquet(files / "again.parquet"))
     assert ours.groupby("edits").case_id.nunique().to_dict() == {1: 1, 3: 3}
     assert read_json(files / "seconds.json").keys() == {"loading", "1", "3"}
-    assert edit(files, {"layer": 2, "learning_rate": 0.01}, "--edits", 3) == 0
+    assert edit(files, {"layer": 2, "learning_rate": 0.01}, "--edits", 9) == 0, (
+        "fewer facts than that, under its number"
+    )
+    assert (files / "out/9.safetensors").exists()
     assert not (files / "out/1.safetensors").exists()
 
 

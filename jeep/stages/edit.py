@@ -122,7 +122,7 @@ def edit(
     method, model = load_editor(editor, settings), checkpoint.load()
     require_layers(method.written, model.depth)
     chosen = load_facts(facts)
-    counts = sorted({min(count, len(chosen)) for count in edits}) or [len(chosen)]
+    counts = sorted(set(edits)) or [len(chosen)]
     chosen = chosen[: counts[-1]]
     vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else None
     network = read_of(model.identity, hypernetwork)[0] if hypernetwork else {}
