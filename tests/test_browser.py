@@ -43,16 +43,21 @@ def page(done, tmp_path_factory):
     return found
 
 
+def click(browser, element):
+    """Click an element wherever it is: the page moves its parts about while it opens a list."""
+    browser.execute_script("arguments[0].click()", element)
+
+
 def open_category(browser, page, name):
     """Click through to a category's list of files."""
     browser.get(page.as_uri())
-    WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.LINK_TEXT, name))[0].click()
+    click(browser, WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.LINK_TEXT, name))[0])
     return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "tbody tr"))
 
 
 def shown(browser, row):
     """Click the eye of a row; what is shown of it: a picture or an HTML page."""
-    row.find_element(By.CSS_SELECTOR, "[iconname=eye]").click()
+    click(browser, row.find_element(By.CSS_SELECTOR, "[iconname=eye]"))
     name = row.text.strip()
     selector = f'img[src$="{Path(name).name}"]' if name.endswith(".png") else "iframe"
     return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))[0]
