@@ -23,10 +23,12 @@ _UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS)
 
 
 @dataclass
-class Run:
+class Tally:
     """How far a run is: jobs by rule, and the seconds that each has taken."""
 
     planned: Mapping[str, int]
+    before: Mapping[str, float | None]
+    """The mean seconds of a rule's jobs in earlier runs."""
     began: float
     started: dict[int, float] = field(default_factory=dict)
     taken: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -46,16 +48,15 @@ class Run:
 
         As many run at once as did so far. None before anything is known.
         """
-        seconds = {rule: sum(took) / len(took) for rule, took in self.taken.items() if took}
-        known = seconds | {rule: earlier(rule) for rule in self.planned if rule not in seconds}
+        known = {**self.before, **{rule: sum(took) / len(took) for rule, took in self.taken.items()}}
         means = [each for each in known.values() if each is not None]
-        busy = sum(map(sum, self.taken.values())) + sum(now - begin for begin in self.started.values())
+        under_way = sum(now - begin for begin in self.started.values())
+        busy = sum(map(sum, self.taken.values())) + under_way
         if not means or not busy or now <= self.began:
             return None
         typical = sum(means) / len(means)
         jobs = {rule: count - len(self.taken.get(rule, ())) for rule, count in self.planned.items()}
         work = sum(count * (typical if known[rule] is None else known[rule]) for rule, count in jobs.items())
-        under_way = sum(now - begin for begin in self.started.values())
         return max(0.0, work - under_way) * (now - self.began) / busy
 
 
@@ -103,14 +104,14 @@ class LogHandler(LogHandlerBase):
         stream = sys.stdout if self.common_settings.stdout else sys.stderr
         self.words = ColorizingTextHandler(nocolor=self.common_settings.nocolor, stream=stream)
         self.jobs: dict[int, Any] = {}
-        self.run: Run | None = None
+        self.run: Tally | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say a line, or keep what a later one needs."""
         event, now = getattr(record, "event", None), time.monotonic()
         if event == LogEvent.RUN_INFO and getattr(record, "stats", None):
             planned = {rule: int(count) for rule, count in record.stats.items() if rule != "total"}
-            self.run = Run(planned, now)
+            self.run = Tally(planned, {rule: earlier(rule) for rule in planned}, now)
         if event == LogEvent.JOB_INFO and self.run:
             self.jobs[record.jobid], self.run.started[record.jobid] = record, now
         elif event == LogEvent.JOB_FINISHED and self.run and record.job_id in self.jobs:

@@ -43,8 +43,9 @@ if workflow.is_main_process and alone_in(Path(".snakemake")):
         stale.unlink()
 
 # Else every core would start a job on the same card. The profile of a cluster sets `gpu`: its head node is not asked.
-if workflow.is_main_process and "gpu" not in workflow.global_resources and visible_cards():
-    workflow.register_resource("gpu", visible_cards())
+CARDS = visible_cards() if workflow.is_main_process else 0
+if CARDS and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", CARDS)
 
 REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
 

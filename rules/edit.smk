@@ -2,6 +2,8 @@
 
 DELTAS = "results/deltas/{model}/{dataset}/{method}/seed{seed}"
 """A folder with the changes of a run, N.safetensors for N edits."""
+RECORDS = "results/records/{model}/{dataset}/{method}/seed{seed}.parquet"
+SECONDS = "results/records/{model}/{dataset}/{method}/seed{seed}.seconds.json"
 
 
 def kept_deltas(folder):
@@ -143,8 +145,8 @@ rule edit:
         hypernetwork=needed_hypernetwork,
     output:
         deltas=kept_deltas(directory(DELTAS)),
-        records="results/records/{model}/{dataset}/{method}/seed{seed}.parquet",
-        seconds="results/records/{model}/{dataset}/{method}/seed{seed}.seconds.json",
+        records=RECORDS,
+        seconds=SECONDS,
     log:
         "logs/edit/{model}/{dataset}/{method}/seed{seed}.log",
     benchmark:

@@ -1,7 +1,5 @@
 """The unedited model → per-record results; with the runs' results → one table of all of them."""
 
-RECORDS = "results/records/{model}/{dataset}/{method}/seed{seed}.parquet"
-
 
 def records_of(runs):
     """Per-record results of runs."""

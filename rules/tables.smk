@@ -259,9 +259,9 @@ rule costs:
         benchmarks=[f"results/benchmarks/{path}.tsv" for _, path in COST_JOBS],
         kept=[f"results/{path}.seconds.json" for run, path in COST_JOBS if run[-1] == "targets"],
         took=[
-            f"results/records/{path.removeprefix('edit/')}.seconds.json"
-            for run, path in COST_JOBS
-            if run[-1] == "edit"
+            SECONDS.format(dataset=dataset, model=model, method=method, seed=seed)
+            for (dataset, model, method, seed, kind), _ in COST_JOBS
+            if kind == "edit"
         ],
         reported=REPORTED,
     output:

@@ -8,7 +8,7 @@ import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from jeep import console
-from jeep.console import LogHandler, Run, earlier, edits, spelled
+from jeep.console import LogHandler, Tally, earlier, edits, spelled
 from jeep.launcher import with_lines
 
 
@@ -33,7 +33,8 @@ def test_the_rest_takes_what_others_of_its_rule_took(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/benchmarks/targets/m").mkdir(parents=True)
     (tmp_path / "results/benchmarks/targets/m/0.tsv").write_text("s\th:m:s\n30.0\t0:00:30\n")
-    run = Run({"edit": 4, "targets": 1, "table": 1}, began=100.0)
+    planned = {"edit": 4, "targets": 1, "table": 1}
+    run = Tally(planned, {rule: earlier(rule) for rule in planned}, began=100.0)
     assert run.left(100.0) is None
     run.taken["edit"] += [10.0, 20.0]
     # 2 edits of 15 s, targets of 30 s, a table of the mean of both; half of it at a time

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +37,9 @@ def measured(
         return evaluate(model, facts, metrics, token_budget)
 
 
-def write_records(path: Path, results: Mapping[int, pd.DataFrame], columns: Mapping[str, Any] | None) -> None:
+def write_records(path: Path, results: Iterable[tuple[int, pd.DataFrame]], columns: Mapping[str, Any] | None) -> None:
     """Results by the number of edits in one file, with columns that name the run."""
-    rows = [each.assign(edits=count, **columns or {}) for count, each in results.items()]
+    rows = [each.assign(edits=count, **columns or {}) for count, each in results]
     with atomic(path) as temporary:
         pd.concat(rows).to_parquet(temporary, index=False)
 

@@ -18,13 +18,11 @@ def rows_of_indices(rows: Sequence[Sequence[int]], device: torch.device) -> Int[
 def each_place_once() -> Iterator[None]:
     """For writes by an index that does not repeat: their order is of no consequence, but repeatable forms sort."""
     mode = torch.get_deterministic_debug_mode()
-    if mode:
-        torch.set_deterministic_debug_mode(0)
+    torch.set_deterministic_debug_mode(0)
     try:
         yield
     finally:
-        if mode:
-            torch.set_deterministic_debug_mode(mode)
+        torch.set_deterministic_debug_mode(mode)
 
 
 class Segments:

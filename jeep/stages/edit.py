@@ -149,7 +149,7 @@ def edit(
     loading = time.monotonic() - started
     results, took = run.make()
     if records:
-        write_records(records, results, run_columns)
+        write_records(records, results.items(), run_columns)
     if seconds:
         write_json(seconds, {"loading": loading} | {str(count): each for count, each in took.items()})
 
@@ -197,16 +197,15 @@ def evaluate(
     if deltas and len(deltas) != len(counts):
         raise UserError(f"{len(deltas)} edits to apply, but {len(counts)} numbers of facts to measure them on")
     if deltas:
-        changes = {count: read_of(model.identity, path)[0] for count, path in zip(counts, deltas, strict=True)}
-        results = {
-            count: measured(model, change, chosen[:count], metrics, checkpoint.token_budget)
-            for count, change in changes.items()
-        }
+        results = [
+            measured(model, read_of(model.identity, path)[0], chosen[:count], metrics, checkpoint.token_budget)
+            for count, path in zip(counts, deltas, strict=True)
+        ]
     else:
         unedited = measured(model, {}, chosen[: max(counts)], metrics, checkpoint.token_budget)
-        first = {count: {fact.case_id for fact in chosen[:count]} for count in counts}
-        results = {count: unedited[unedited["case_id"].isin(names)] for count, names in first.items()}
-    write_records(out, results, run_columns)
+        first = [[fact.case_id for fact in chosen[:count]] for count in counts]
+        results = [unedited[unedited["case_id"].isin(names)] for names in first]
+    write_records(out, zip(counts, results, strict=True), run_columns)
 
 
 def collect(*, records: Files, out: Out) -> None:

@@ -158,21 +158,27 @@ def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, given):
     assert torch.linalg.matrix_rank(delta, rtol=1e-4) == 1
 
 
-def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, given, tmp_path, monkeypatch):
-    editor = load_editor("rome", SETTINGS["rome"])
-    task = Task(facts[:4], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
-    whole = editor.edit(trained, replace(task, checkpoint=None))
+def dies_at(number, monkeypatch) -> list[str]:
+    """ROME dies at so many facts, each of which leaves a checkpoint; returns the facts that it was asked for."""
     original, asked = Rome._change, []
 
     def dies(self, model, fact, *rest):
         asked.append(fact.case_id)
-        if len(asked) == 3:
+        if len(asked) == number:
             raise KeyboardInterrupt
         return original(self, model, fact, *rest)
 
     monkeypatch.setattr(Rome, "_change", dies)
     monkeypatch.setattr(progress, "SECONDS", 0.0)
     monkeypatch.setattr(progress, "SHARE", math.inf)
+    return asked
+
+
+def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefixes, given, tmp_path, monkeypatch):
+    editor = load_editor("rome", SETTINGS["rome"])
+    task = Task(facts[:4], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
+    whole = editor.edit(trained, replace(task, checkpoint=None))
+    asked = dies_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         editor.edit(trained, task)
     resumed = editor.edit(trained, task)
@@ -191,17 +197,7 @@ def test_several_numbers_of_edits_are_those_edits_alone(name, trained, facts, pr
     task = Task(facts[:5], prefixes, 2048, covariance=given.covariance, checkpoint=path)
     tasks = [task.of_first(count, vectors) for count in (1, 3, 5)]
     alone = [editor.edit(trained, replace(each, checkpoint=None, trace=[])) for each in tasks]
-    monkeypatch.setattr(progress, "SECONDS", 0.0)
-    monkeypatch.setattr(progress, "SHARE", math.inf)
-    original, asked, before = Rome._change, [], trained.weight(trained.parameter_name(1)).clone()
-
-    def dies(self, model, fact, *rest):
-        asked.append(fact.case_id)
-        if len(asked) == 5:
-            raise KeyboardInterrupt
-        return original(self, model, fact, *rest)
-
-    monkeypatch.setattr(Rome, "_change", dies)
+    asked, before = dies_at(5, monkeypatch), trained.weight(trained.parameter_name(1)).clone()
     found = []
     with suppress(KeyboardInterrupt):
         for deltas in editor.edits(trained, tasks):
