@@ -77,6 +77,7 @@ localrules:
     fetch_dataset,
     corpus,
     facts,
+    neighbours,
     demo_facts,
     fact_lists,
     regions,

@@ -102,6 +102,8 @@ class Plan:
             uses.append(config.probe.prompts)
         if any(dataset in entry.datasets for entry in config.training.values()):
             uses.append(config.training_of(model).facts)
+        if any(entry.neighbours and entry.neighbours.dataset == dataset for entry in config.datasets.values()):
+            uses.append(None)
         return None if None in uses else max(uses, default=None)
 
     def target_owner(self, model: str, dataset: str, method: str) -> str:
@@ -191,19 +193,24 @@ class Plan:
                 for sets in ["+".join(tuning.datasets)] if together else tuning.datasets:
                     yield model, sets, method
 
-    def first_editor(self, model: str, method: str) -> Editor:
+    def search_start(self, model: str, sets: str, method: str) -> dict[str, Any]:
+        """What the space of a search leaves out; of several sets together, for the first."""
+        return self.config.searched_settings(method, model, sets.partition("+")[0])
+
+    def first_editor(self, model: str, method: str, sets: str | None = None) -> Editor:
         """The editor with the first value of everything that is searched: nothing need be configured before.
 
         Raises UserError where these values are no settings of the editor.
         """
         space = self.config.tuning.space[model][method]
         first = {path: values[0] for path, values in space.items()}
-        settings = with_values(self.config.general_settings(method), first)
+        start = self.search_start(model, sets or next(iter(self.config.tuning.datasets)), method)
+        settings = with_values(start, first)
         return checked_editor(self.config.editor_name(method), settings, f"tuning.space.{model}.{method}")
 
-    def searched_places(self, model: str, method: str) -> list[Where]:
+    def searched_places(self, model: str, method: str, sets: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
-        return self.first_editor(model, method).searched_covariances(self.config.tuning.space[model][method])
+        return self.first_editor(model, method, sets).searched_covariances(self.config.tuning.space[model][method])
 
     def moved_places(self, model: str) -> list[Where]:
         """Every W_O whose covariance a search needs that moves a region, beside those in use."""
@@ -215,6 +222,7 @@ class Plan:
         found = set(self.places(model))
         if self.config.tuning:
             found.update(self.moved_places(model))
-            for method in self.config.tuning.space.get(model, {}):
-                found.update(self.searched_places(model, method))
+            for searched, sets, method in self.searched():
+                if searched == model:
+                    found.update(self.searched_places(model, method, sets))
         return sorted(found)

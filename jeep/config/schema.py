@@ -45,6 +45,15 @@ class Model(Strict):
         return self
 
 
+class NeighbourPool(Strict):
+    """Where subjects come from that a data set's relations are asked about beside the edited ones."""
+
+    dataset: Name
+    """Facts that are neither edited nor measured; a subject that stands in a prompt of the edited set is left out."""
+    subjects: PositiveInt = 20
+    """At most, for each relation."""
+
+
 class Dataset(Strict):
     """A set of facts to edit and how an edit of them is measured."""
 
@@ -60,6 +69,8 @@ class Dataset(Strict):
     """Each prompt is the user's turn of the tokenizer's chat template, for instruct models."""
     settings_of: Name | None = None
     """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
+    neighbours: NeighbourPool | None = None
+    """Every edit of a region says how much of it reaches neighbours, and may spare them."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None
@@ -121,6 +132,8 @@ class Method(Strict):
     """A method whose editor, settings and overrides this one starts from, such as an ablation."""
     label: str | None = None
     """Name in tables and figures."""
+    added: bool = False
+    """No method of the paper: none of the paper's claims is about it, and it has claims of its own."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings for every model and data set."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
