@@ -98,4 +98,8 @@ localrules:
     words_figure,
     search_table,
     placement_figure,
+    leak_figure,
+    leak_costs_figure,
+    tradeoff,
+    tradeoff_figure,
     report,

@@ -69,8 +69,8 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _references(self) -> "Config":
-        if self.experiment.sweep:
-            self.methods.update(self.experiment.sweep.defined())
+        for sweep in self.experiment.sweeps:
+            self.methods.update(sweep.defined())
         for name, dataset in self.datasets.items():
             if dataset.settings_of is not None:
                 self._check_names(f"datasets.{name}.settings_of", "datasets", [dataset.settings_of])

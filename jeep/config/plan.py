@@ -55,12 +55,18 @@ class Plan:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run that `all` evaluates."""
-        return self._runs(grid for grid in self.experiment.grids.values() if grid is not self.experiment.large)
+        apart = ("experiment.large", "experiment.tradeoff")
+        return self._runs(grid for name, grid in self.experiment.grids.items() if name not in apart)
 
     @cached_property
     def large_runs(self) -> list[Run]:
         """Every run of the target `large`."""
         return self._runs([self.experiment.large] if self.experiment.large else [])
+
+    @cached_property
+    def tradeoff_runs(self) -> list[Run]:
+        """Every run of the target `tradeoff`."""
+        return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
     def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
         """The numbers of edits that a method is evaluated with."""
@@ -75,7 +81,7 @@ class Plan:
         """The runs of what a table or a figure compares, so that it can be made without the others."""
         return [
             run
-            for run in [*self.runs, *self.large_runs]
+            for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]
             if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
         ]
 
@@ -119,7 +125,7 @@ class Plan:
     def places(self, model: str) -> list[Where]:
         """Every W_O whose covariance some run on a model needs."""
         found: set[Where] = set()
-        for run in [*self.runs, *self.large_runs]:
+        for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]:
             if run.model == model and run.method != UNEDITED:
                 found.update(self.editor(run.method, model, run.dataset).covariances)
         return sorted(found)
@@ -160,7 +166,7 @@ class Plan:
 
         jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
         none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
-        written.
+        written; added: methods that the paper has not.
         """
         grids = [grid for grid in grids if grid is not None]
         edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
@@ -180,7 +186,8 @@ class Plan:
                         alone["optimised"].setdefault(region, name)
                     elif variant.write == (region,):
                         alone["written"].setdefault(region, name)
-        return {**first, "low_high": [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]}
+        pairs = [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]
+        return {**first, "low_high": pairs, "added": [name for name in edited if self.config.methods[name].added]}
 
     # The search for settings
 

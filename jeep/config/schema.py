@@ -220,6 +220,38 @@ class Sweep(Strict):
         return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
 
 
+class Curved(Strict):
+    """One setting of a method over some values."""
+
+    method: Name
+    setting: str
+    """Dotted path, such as high.repair."""
+    values: Annotated[list[float], Field(min_length=1)]
+
+
+class Tradeoff(Strict):
+    """Efficacy against locality, along settings of several methods (the target `tradeoff`, no part of `all`)."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name] = Field(default_factory=list)
+    """Shown as they are, each a point."""
+    curves: Annotated[dict[str, Curved], Field(min_length=1)]
+    """By what the figure calls them."""
+
+    @property
+    def sweeps(self) -> dict[str, Sweep]:
+        """Each curve as a sweep of its own."""
+        where = {"models": self.models, "datasets": self.datasets}
+        return {name: Sweep(**where, **curve.model_dump()) for name, curve in self.curves.items()}
+
+    @property
+    def grid(self) -> Grid:
+        """All variants and methods on the models and data sets."""
+        variants = [name for sweep in self.sweeps.values() for name in sweep.variants]
+        return Grid(models=self.models, datasets=self.datasets, methods=[*self.methods, *dict.fromkeys(variants)])
+
+
 class CaseStudy(Strict):
     """Table 1: what edited models generate for one record."""
 
@@ -258,6 +290,7 @@ class Experiment(Grid):
     quick: QuickLook | None = None
     """The target `quick`; of runs that the experiment has."""
     large: Large | None = None
+    tradeoff: Tradeoff | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> "Experiment":
@@ -269,6 +302,11 @@ class Experiment(Grid):
         return self
 
     @property
+    def sweeps(self) -> list[Sweep]:
+        """Everything that defines variants of a method."""
+        return [*filter(None, [self.sweep]), *(self.tradeoff.sweeps.values() if self.tradeoff else ())]
+
+    @property
     def grids(self) -> dict[str, Grid]:
         """Everything that is run, by where it stands in the configuration."""
         parts = {
@@ -277,6 +315,7 @@ class Experiment(Grid):
             "experiment.curve": self.curve,
             "experiment.sweep": self.sweep.grid if self.sweep else None,
             "experiment.large": self.large,
+            "experiment.tradeoff": self.tradeoff.grid if self.tradeoff else None,
         }
         return {name: grid for name, grid in parts.items() if grid is not None}
 

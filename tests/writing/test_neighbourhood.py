@@ -15,6 +15,7 @@ from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode_pair, locate
 from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
+from jeep.writing.leaks import key_leaks
 from jeep.writing.neighbourhood import Neighbourhood, leak
 from jeep.writing.regions import write_regions
 from jeep.writing.solve import closed_form_update
@@ -198,3 +199,20 @@ def test_a_settled_facts_key_stays_and_nothing_is_written_for_it(model, task, by
     expected = closed_form_update(residuals, keys, task.covariance[1, "mlp"], 20.0)
     torch.testing.assert_close(change, expected.float(), rtol=1e-3, atol=1e-5)
     assert task.trace[0]["residual_before"] == pytest.approx(float(residuals.norm(dim=0).mean()), rel=1e-4)
+
+
+def test_the_leak_that_keys_foretell_is_that_of_residuals_which_know_nothing_of_each_other(model, task, byte_level):
+    """Random residuals in a thousand dimensions stand in for unknown ones."""
+    table = key_leaks(model, task.facts, SUBJECTS, task.covariance, 20.0, 2048).set_index(["layer", "position"]).leak
+    assert len(table) == 2 * len(task.covariance)
+    beside, bare = beside_of(task.facts, byte_level), [locate(byte_level, fact) for fact in task.facts]
+    for layer, position in ((0, "subject_last"), (3, "prediction")):
+        keys, others = (
+            read(
+                model.network, [p.ids for p in rows], layer, "mlp", [p.position(position) for p in rows], inputs=True
+            ).mT
+            for rows in (bare, beside)
+        )
+        residuals = torch.randn(4000, len(bare), dtype=torch.float64)
+        change = closed_form_update(residuals, keys, task.covariance[layer, "mlp"], 20.0)
+        assert table[layer, position] == pytest.approx(leak(change, keys, others), rel=0.05)
