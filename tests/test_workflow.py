@@ -276,11 +276,11 @@ def with_neighbours(config):
     """Places that nobody edits, variants that spare them or repair, curves of these, a high region that is moved."""
     config["datasets"]["cities"]["neighbours"] = {"dataset": "villages", "subjects": 3}
     config["datasets"]["villages"] = {"source": {"kind": "path", "path": "villages.jsonl"}, "metrics": "zsre"}
-    for name, high in (("repair", {"repair": 0.5}), ("neighbours", {"neighbours": {"form": "mean"}})):
+    for name, high in (("repair", {"repair": {"margin": 0.5}}), ("neighbours", {"neighbours": {"form": "mean"}})):
         config["methods"][f"jeep-{name}"] = {"extends": "jeep", "added": True, "settings": {"high": high}}
     experiment = config["experiment"]
     experiment["methods"] += ["jeep-repair", "jeep-neighbours"]
-    margins = {"method": "jeep-repair", "setting": "high.repair", "values": [0, 2]}
+    margins = {"method": "jeep-repair", "setting": "high.repair.margin", "values": [0, 2]}
     where = {"models": ["tiny"], "datasets": ["cities"]}
     experiment["tradeoff"] = where | {"methods": ["none", "jeep"], "curves": {"margin": margins}}
     moved = {"method": "jeep", "dataset": "cities", "facts": 3, "layers": {"high.layers": [[1], [3], [2, 3]]}}

@@ -29,6 +29,8 @@ Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 Preset = Literal["paper", "release"]
 PrefixKind = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 """So many texts of so many tokens, such as 5x10."""
+Rival = Literal["original", "best"]
+"""What a new answer is held against: the original one, or the best of all others."""
 Metrics = Literal["counterfact", "zsre"]
 """How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 

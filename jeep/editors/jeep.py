@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from jeep.common.settings import Place, Placement, Region, Site, TargetSpec
+from jeep.common.settings import Place, Placement, Region, Rival, Site, Strict, TargetSpec
 from jeep.editors.base import RegionEditor
 
 if TYPE_CHECKING:
@@ -33,12 +33,21 @@ if TYPE_CHECKING:
 Which = Literal["low", "high"]
 
 
+class Repair(Strict):
+    """Which facts the low region has left to the high one."""
+
+    margin: NonNegativeFloat = 0.0
+    """Those whose new answer leads its rival by at most so many nats behind some prefix."""
+    rival: Rival = "original"
+    """original: the original answer, by mean token log-probability, where a fact has one; best: the best other token at
+    each of the answer's."""
+
+
 class HighRegion(Region):
     """The region at the prediction position."""
 
-    repair: NonNegativeFloat | None = None
-    """Not in the paper: write only facts whose new answer, once the low region is written, leads the best other token
-    by at most so many nats, at any of its tokens and behind any prefix. 0: those that are wrong. Absent: all."""
+    repair: Repair | None = None
+    """Not in the paper: once the low region is written, write only what it has left wrong."""
 
 
 class Jeep(RegionEditor):
@@ -127,8 +136,9 @@ class Jeep(RegionEditor):
 
         if self.high.repair is None:
             return frozenset()
-        margins = answer_margins(model, task.facts, task.prefixes, task.token_budget)
-        settled = [f.case_id for f, margin in zip(task.facts, margins, strict=True) if margin > self.high.repair]
+        repair = self.high.repair
+        margins = answer_margins(model, task.facts, task.prefixes, task.token_budget, repair.rival)
+        settled = [fact.case_id for fact, lead in zip(task.facts, margins, strict=True) if lead > repair.margin]
         logging.info("%d of %d facts are settled by the low region", len(settled), len(task.facts))
         return frozenset(settled)
 

@@ -178,8 +178,10 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
+    ours = int(table["claim"].str.startswith(OURS).sum())
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
-        f"method for all {len(table)} comparisons, those about methods of ours for themselves."
+        f"method for all {len(table) - ours} comparisons"
+        + (f", and for the {ours} about methods of ours by themselves." if ours else ".")
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

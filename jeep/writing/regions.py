@@ -44,7 +44,9 @@ def write_regions(
     reach: Position = "prediction" if behind_subject else "subject_last"
     walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach), task.token_budget)
     if any(placement.neighbours for placement in placements) and not task.neighbours:
-        raise UserError("a region spares neighbours, and there are none: give subjects for them")
+        raise UserError(
+            "a region spares neighbours, and none are given: name facts of the same relations that are not edited"
+        )
     beside = Neighbourhood(model, task, reach) if task.neighbours else None
     goals = torch.stack([target.values for target in task.targets], 2)  # (sites, d, m)
     settled = torch.tensor([fact.case_id in task.settled for fact in task.facts])

@@ -81,7 +81,7 @@ def test_separate_optimization_sees_the_low_region_written(trained, facts, prefi
 
 
 def repairing(margin, **settings):
-    return {"high": SETTINGS["jeep"]["high"] | {"repair": margin}} | settings
+    return {"high": SETTINGS["jeep"]["high"] | {"repair": {"margin": margin, "rival": "best"}}} | settings
 
 
 def low_alone(model, facts, prefixes, given, **settings):

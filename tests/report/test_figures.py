@@ -228,7 +228,7 @@ def test_a_tradeoff_has_a_row_for_each_value_of_a_curve_and_metric(tmp_path):
     ]
     pd.concat(parts).to_parquet(tmp_path / "records.parquet")
     shown = {"model": ["m"], "dataset": ["d"], "method": ["b", "a-1", "a-2"]}
-    table = tradeoff_table([tmp_path / "records.parquet"], shown, {"A": {"a-1": 1, "a-2": 2}, "B": {"b": None}}, 2)
+    table = tradeoff_table([tmp_path / "records.parquet"], shown, {"A": {"a-1": 1.0, "a-2": 2.0}, "B": {"b": None}}, 2)
     found = {(row.curve, row.x, row.metric): row.value for row in table.fillna({"x": 0}).itertuples()}
     assert found["A", 1, "ES"] == 50
     assert found["A", 2, "ES"] == 100

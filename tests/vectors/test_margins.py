@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import KINDS, random_network
 
+from jeep.measure.evaluate import evaluate
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode_pair, locate
 from jeep.vectors.margins import answer_margins
@@ -37,3 +38,18 @@ def test_the_margin_is_above_zero_just_where_the_answer_is_the_argmax_everywhere
     margins = answer_margins(trained, [*known, *facts], prefixes, token_budget=256)
     assert (margins[: len(known)] > 0).float().mean() > 0.8, "the model knows the cities"
     assert (margins[len(known) :] < 0).all(), "and not what they are to be edited to"
+
+
+def test_against_the_original_answer_means_are_compared_as_the_metrics_do(trained, facts, prefixes):
+    """Behind the bare prompt what `evaluate` finds; behind several prefixes the least; best without an original."""
+    rows = evaluate(trained, facts[:4], "counterfact", 512).query("metric == 'ES'")
+    expected = (rows.log_p_new - rows.log_p_true).tolist()
+    bare = answer_margins(trained, facts[:4], ["{}"], 256, "original")
+    assert bare.tolist() == pytest.approx(expected, abs=1e-4)
+    several = answer_margins(trained, facts[:4], prefixes, 256, "original")
+    each = [answer_margins(trained, facts[:4], [prefix], 256, "original") for prefix in prefixes]
+    torch.testing.assert_close(several, torch.stack(each).amin(0), rtol=1e-4, atol=1e-4)
+    nameless = [replace(fact, target_true=None) for fact in facts[:4]]
+    both = answer_margins(trained, [*nameless, facts[0]], prefixes, 256, "original")
+    torch.testing.assert_close(both[:4], answer_margins(trained, facts[:4], prefixes, 256), rtol=1e-4, atol=1e-4)
+    assert float(both[4]) == pytest.approx(float(several[0]), abs=1e-4)

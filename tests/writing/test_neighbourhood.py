@@ -177,7 +177,7 @@ def test_a_neighbour_weighs_as_many_edits_as_its_relation_has_for_each(model, ta
 
 
 def test_sparing_neighbours_needs_some(model, task):
-    with pytest.raises(UserError, match="a region spares neighbours, and there are none"):
+    with pytest.raises(UserError, match="a region spares neighbours, and none are given"):
         write_regions(model, replace(task, neighbours={}), editor({"form": "mean"}).placements, pool="mean")
 
 

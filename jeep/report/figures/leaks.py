@@ -73,7 +73,7 @@ def draw_leak_costs(table: Path, searches: Sequence[Path], title: str, out: Path
         save(figure, out)
 
 
-def _point(trial: Mapping) -> dict[str, float]:
+def _point(trial: Mapping) -> dict[str, int | float]:
     """Of a trial: the last layer of its high region, what leaked there on average, and LS."""
     (result,) = trial["sets"].values()
     high = [step for step in result["reached"] if step["position"] == "prediction"]
