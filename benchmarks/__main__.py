@@ -8,6 +8,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -141,15 +142,38 @@ class Bench:
 
     def growth(self) -> Iterator[dict[str, object]]:
         """Target vectors of more and more edits, with few steps; the plain way is run for a few and extrapolated."""
-        per_edit = statistics.mean(seconds(lambda r=r: self.plain_target(r, GROWTH_STEPS)) for r in self.sample)
+
+        def plain_way(count: int) -> float:
+            took = (seconds(lambda r=r: self.plain_target(r, GROWTH_STEPS)) for r in self.sample)
+            return count * statistics.mean(took)
+
         for count in self.arguments.growth:
             requests = [self.request(fact) for fact in self.facts[:count]]
-            ours = seconds(lambda r=requests: self.optimize(r, GROWTH_STEPS, self.budget))
             counts = self.operations(requests[:50], GROWTH_STEPS, self.budget)
             counts = {key: value * len(requests) for key, value in counts.items()}
-            times = [(per_edit * len(requests), ours)]
+            times = [
+                (plain_way(count), seconds(lambda r=requests: self.optimize(r, GROWTH_STEPS, self.budget)))
+                for _ in range(self.rounds)
+            ]
             result = row(f"targets/{len(requests)}", times, f"{len(requests)} edits, {GROWTH_STEPS} steps", counts)
             yield result | {"plain_extrapolated_from": len(self.sample)}
+
+    def start(self) -> Iterator[dict[str, object]]:
+        """A process that loads the model, as every job does that runs it; the plain way by transformers alone."""
+        folder = str(self.arguments.model)
+        plain_way, ours = (
+            [sys.executable, "-c", f"{code}; load({folder!r})"]
+            for code in (
+                "from transformers import AutoModelForCausalLM as m, AutoTokenizer as t; "
+                "load = lambda path: (m.from_pretrained(path), t.from_pretrained(path))",
+                "from jeep.model.loading import load_model; load = lambda path: load_model(path, 'float32', 'cpu')",
+            )
+        )
+
+        def run(command: list[str]) -> None:
+            subprocess.run(command, check=True, capture_output=True)
+
+        yield row("start", in_turn(lambda: run(plain_way), lambda: run(ours), self.rounds), "job", {})
 
     def covariance(self) -> Iterator[dict[str, object]]:
         """Covariances of seven layers; also a bare pass to the top one."""
@@ -254,7 +278,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="times each task is measured")
     arguments = parser.parse_args()
     bench, results = Bench(arguments), []
-    for task in tqdm((bench.covariance, bench.keys, bench.evaluation, bench.targets, bench.growth), unit="task"):
+    tasks = (bench.start, bench.covariance, bench.keys, bench.evaluation, bench.targets, bench.growth)
+    for task in tqdm(tasks, unit="task"):
         for result in task():
             sys.stderr.write(json.dumps(result) + "\n")
             results.append(result)

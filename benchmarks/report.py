@@ -22,8 +22,8 @@ def table(results: Path) -> str:
             "plain": [_plain(row) for row in rows.to_dict("records")],
             "jeep": rows["ours_seconds"].map("{:.2f} s".format),
             "ratio": [f"{r.ratio:.1f} ({r.ratio_low:.1f}-{r.ratio_high:.1f})" for r in rows.itertuples()],
-            "spent / needed": (rows["operations"] / rows["operations_needed"]).map("{:.2f}".format),
-            "of the matrix rate": (100 * rate).map("{:.0f} %".format),
+            "spent / needed": (rows["operations"] / rows["operations_needed"]).map("{:.2f}".format, na_action="ignore"),
+            "of the matrix rate": (100 * rate).map("{:.0f} %".format, na_action="ignore"),
         }
     )
     where = (
@@ -31,7 +31,7 @@ def table(results: Path) -> str:
         f"its matrix products reach {machine['operations_per_second'] / 1e9:.0f} GFLOP/s. "
         "\\*: not run; the mean of a few requests, times the number."
     )
-    return f"{shown.to_markdown(index=False)}\n\n{where}"
+    return f"{shown.fillna('').to_markdown(index=False)}\n\n{where}"
 
 
 def _plain(row: dict) -> str:

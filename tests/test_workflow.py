@@ -273,7 +273,7 @@ def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(don
 
 
 def with_neighbours(config):
-    """Places that nobody edits, variants that spare them or repair, curves of these, a high region that is moved."""
+    """Places that nobody edits, variants that spare them or repair, and curves of these."""
     config["datasets"]["cities"]["neighbours"] = {"dataset": "villages", "subjects": 3}
     config["datasets"]["villages"] = {"source": {"kind": "path", "path": "villages.jsonl"}, "metrics": "zsre"}
     for name, high in (("repair", {"repair": {"margin": 0.5}}), ("neighbours", {"neighbours": {"form": "mean"}})):
@@ -283,6 +283,11 @@ def with_neighbours(config):
     margins = {"method": "jeep-repair", "setting": "high.repair.margin", "values": [0, 2]}
     where = {"models": ["tiny"], "datasets": ["cities"]}
     experiment["tradeoff"] = where | {"methods": ["none", "jeep"], "curves": {"margin": margins}}
+
+
+def with_a_moved_region(config):
+    """The same, and a search that moves the high region."""
+    with_neighbours(config)
     moved = {"method": "jeep", "dataset": "cities", "facts": 3, "layers": {"high.layers": [[1], [3], [2, 3]]}}
     protocol = {"facts": 3, "draws": 1, "variants": 1, "finalists": 0}
     config["probe"] = PROBE
@@ -297,7 +302,9 @@ def test_neighbours_are_drawn_spared_and_shown(done, tmp_path):
     rows = [fact | {"case_id": name, "subject": name} for name in names]
     (folder / "villages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_config(folder, with_neighbours)
-    snakemake(folder, "all", "tradeoff_curves", "placement")
+    snakemake(folder, "all", "tradeoff_curves")
+    write_config(folder, with_a_moved_region)
+    snakemake(folder, "placement")
     results = folder / "results"
     subjects = json.loads((results / "neighbours/tiny/cities/seed0.json").read_text())
     assert len(subjects["country"]) == 3
