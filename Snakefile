@@ -26,6 +26,7 @@ include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/tune.smk"
+include: "rules/regions.smk"
 
 
 localrules:
@@ -34,6 +35,7 @@ localrules:
     quick,
     probe,
     placement,
+    tradeoff_curves,
     tune,
 
 
@@ -63,9 +65,16 @@ rule large:
 
 
 rule placement:
-    """Do regions that the probe proposes edit better than others? On development facts."""
+    """Do regions that the probe proposes edit better than others, and those that leak less? On development facts."""
     input:
         placement_figures(),
+        leak_cost_figures(),
+
+
+rule tradeoff_curves:
+    """Efficacy against locality along settings of JEEP and of its variants."""
+    input:
+        ["results/figures/tradeoff.pdf"] if TRADEOFF else [],
 
 
 rule tune:

@@ -45,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> pd.DataFrame:
             bench = Bench(model, [measured], prefixes[method], covariance, TOKEN_BUDGET)
             if method not in targets:
                 targets[method] = bench.prepare(editor, [facts], 0)[0][0]
-            found = bench.score(editor, facts, measured.metrics, targets[method], {})
+            found = bench.score(editor, facts, measured, targets[method], {})
             label = config.methods[method].label or method
             rows.append({"method": label, "tokens per input": number, "tokens": tokens, **found})
             sys.stderr.write(f"{rows[-1]}\n")

@@ -92,6 +92,17 @@ def covariance_option(wildcards, input):
     return options("covariance", input.covariance)
 
 
+def needed_neighbours(wildcards):
+    """Of an editor of regions, where the data set has some: what it writes is measured there."""
+    if not getattr(editor_of(wildcards), "placements", ()):
+        return []
+    return neighbour_files(wildcards.model, wildcards.seed, [wildcards.dataset])
+
+
+def neighbours_option(wildcards, input):
+    return options("neighbours", input.neighbours)
+
+
 def needed_hypernetwork(wildcards):
     if not editor_of(wildcards).trained:
         return []
@@ -142,6 +153,7 @@ rule edit:
         prefixes=needed_prefixes,
         targets=target_shards,
         covariance=needed_covariance,
+        neighbours=needed_neighbours,
         hypernetwork=needed_hypernetwork,
     output:
         deltas=kept_deltas(directory(DELTAS)),
@@ -164,6 +176,7 @@ rule edit:
         editor=editor_name,
         settings=editor_settings,
         covariance=covariance_option,
+        neighbours=neighbours_option,
         hypernetwork=hypernetwork_option,
         solver=option("solver", CONFIG.editing.solver),
         edits=edit_counts,
@@ -172,7 +185,7 @@ rule edit:
         code=method_code("edit:edit"),
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.hypernetwork}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.neighbours} {params.hypernetwork}"
         " {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {params.edits}"
         " --metrics {params.metrics} --run-columns {params.run:q} --records {output.records:q}"
         " --seconds {output.seconds:q} --out {output.deltas:q} 2> >(tee {log:q} >&2)"

@@ -49,11 +49,31 @@ def record_title(wildcards):
     return f"A record of {label_of('datasets', RECORD_FIGURES[wildcards.figure])}"
 
 
+def leaking_runs():
+    """The experiment's edits of regions on data sets with neighbours, under the first seed."""
+    return [
+        run
+        for run in PLAN.runs_of(EXPERIMENT)
+        if run.method != UNEDITED
+        and run.seed == CONFIG.seeds[0]
+        and CONFIG.datasets[run.dataset].neighbours
+        and getattr(PLAN.editor(run.method, run.model, run.dataset), "placements", ())
+    ]
+
+
+LEAKING = leaking_runs()
+
+
+def leaking_edits(wildcards, input):
+    return [f"{folder}/{EXPERIMENT.edits}.safetensors" for folder in input.deltas]
+
+
 def figure_files():
     """All figures, without their extensions."""
     names = [*(name for name in PLAN.series if name != "large"), *RECORD_FIGURES]
     names += ["figure3"] if procedure_run() else []
     names += ["training"] if PLAN.trained else []
+    names += ["leak"] if LEAKING else []
     return [*(f"results/figures/{name}" for name in sorted(names)), *probe_figures()]
 
 
@@ -162,4 +182,31 @@ rule record_figure:
         code=stage_code("results:record_figure"),
     shell:
         "python -m jeep record-figure --facts {input:q} --title {params.title:q}"
+        " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
+
+
+rule leak_figure:
+    """IN: edits with their traces. OUT: how much of each layer's update reaches neighbours."""
+    input:
+        deltas=[DELTAS.format(**run._asdict()) for run in LEAKING],
+    output:
+        pdf="results/figures/leak.pdf",
+        png=report(
+            "results/figures/leak.png",
+            caption="../report/leak.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/leak_figure.log",
+    benchmark:
+        "results/benchmarks/leak_figure.tsv"
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        deltas=leaking_edits,
+        runs=json.dumps([[run.model, run.dataset, run.method] for run in LEAKING]),
+        labels=labels,
+        code=stage_code("results:leak_figure"),
+    shell:
+        "python -m jeep leak-figure --deltas {params.deltas:q} --runs {params.runs:q} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

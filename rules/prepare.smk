@@ -36,6 +36,21 @@ def facts_asked(wildcards):
     return " ".join(joined + ["--chat"] * dataset.chat)
 
 
+def neighbour_pool(wildcards):
+    """The facts whose subjects may become neighbours of a data set's."""
+    return facts_of(wildcards.model, [CONFIG.datasets[wildcards.dataset].neighbours.dataset])
+
+
+def neighbour_subjects(wildcards):
+    return CONFIG.datasets[wildcards.dataset].neighbours.subjects
+
+
+def neighbour_files(model, seed, datasets):
+    """Subjects of neighbours, of the data sets that have some."""
+    having = [name for name in datasets if CONFIG.datasets[name].neighbours]
+    return [f"results/neighbours/{model}/{name}/seed{seed}.json" for name in having]
+
+
 def prefix_kinds(wildcards):
     return wildcards.kinds.split("-")
 
@@ -87,6 +102,29 @@ rule facts:
         "python -m jeep facts --input {params.file:q} --format {params.format} --metrics {params.metrics}"
         " --model {input.model:q} {params.limit} --on-invalid {params.on_invalid} {params.asked}"
         " --skipped {output.skipped:q} --out {output.facts:q} 2> >(tee {log:q} >&2)"
+
+
+rule neighbours:
+    """IN: facts, other facts. OUT: for each relation subjects that are neither edited nor measured."""
+    input:
+        facts="results/facts/{model}/{dataset}.jsonl",
+        pool=neighbour_pool,
+    output:
+        "results/neighbours/{model}/{dataset}/seed{seed}.json",
+    log:
+        "logs/neighbours/{model}/{dataset}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/neighbours/{model}/{dataset}/seed{seed}.tsv"
+    wildcard_constraints:
+        dataset=alternatives(name for name, entry in CONFIG.datasets.items() if entry.neighbours),
+    conda:
+        "../envs/jeep.yaml"
+    params:
+        subjects=neighbour_subjects,
+        code=stage_code("prepare:neighbours"),
+    shell:
+        "python -m jeep neighbours --facts {input.facts:q} --pool {input.pool:q} --subjects {params.subjects}"
+        " --seed {wildcards.seed} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule prefixes:

@@ -13,7 +13,7 @@ def searched_editor(wildcards):
     """The editor of a search over the space; of a search that moves a region, which has none, the configured one."""
     if wildcards.get("setting"):
         return PLAN.editor(wildcards.method, wildcards.model, searched_sets(wildcards)[0])
-    return PLAN.first_editor(wildcards.model, wildcards.method)
+    return PLAN.first_editor(wildcards.model, wildcards.method, wildcards.searched)
 
 
 def search_precision(wildcards):
@@ -35,7 +35,9 @@ def search_metrics(wildcards):
 def search_covariance(wildcards):
     """Of every layer that is tried, and of those in use where a region is moved."""
     if not wildcards.get("setting"):
-        return covariance_files(wildcards.model, PLAN.searched_places(wildcards.model, wildcards.method))
+        return covariance_files(
+            wildcards.model, PLAN.searched_places(wildcards.model, wildcards.method, wildcards.searched)
+        )
     places = {*PLAN.moved_places(wildcards.model), *searched_editor(wildcards).covariances}
     return covariance_files(wildcards.model, sorted(places))
 
@@ -50,8 +52,8 @@ def search_training_option(wildcards, input):
 
 
 def search_settings(wildcards):
-    """What the search space leaves out: the method's general settings, none that an earlier search chose."""
-    return json.dumps(CONFIG.general_settings(wildcards.method))
+    """What the search space leaves out: nothing that an earlier search of the method chose."""
+    return json.dumps(PLAN.search_start(wildcards.model, wildcards.searched, wildcards.method))
 
 
 def search_space(wildcards):
@@ -64,6 +66,15 @@ def search_protocol(wildcards):
 
 def development_facts(wildcards):
     return facts_of(wildcards.model, [SEARCHED[name] for name in searched_sets(wildcards)])
+
+
+def development_neighbours(wildcards):
+    """Of each development set that has some."""
+    return neighbour_files(wildcards.model, CONFIG.seeds[0], [SEARCHED[name] for name in searched_sets(wildcards)])
+
+
+def development_neighbours_option(wildcards, input):
+    return options("neighbours", input.neighbours)
 
 
 def tuning_files():
@@ -119,6 +130,7 @@ rule search:
         facts=development_facts,
         prefixes=search_prefixes,
         covariance=search_covariance,
+        neighbours=development_neighbours,
         training=search_training_facts,
     output:
         "results/tuning/{model}/{searched}/{method}.jsonl",
@@ -145,13 +157,14 @@ rule search:
         space=search_space,
         protocol=search_protocol,
         covariance=covariance_option,
+        neighbours=development_neighbours_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
         code=method_code("edit:search"),
     shell:
         "python -m jeep search --model {input.model:q} {params.options} --datasets {params.datasets:q}"
         " --facts {input.facts:q} --metrics {params.metrics} --prefixes {input.prefixes:q}"
-        " {params.covariance} {params.training} --editor {params.editor} --settings {params.settings:q}"
+        " {params.covariance} {params.neighbours} {params.training} --editor {params.editor} --settings {params.settings:q}"
         " --space {params.space:q} --protocol {params.protocol:q} --seed {params.seed}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
@@ -194,6 +207,7 @@ use rule search as region_search with:
         space=region_space,
         protocol=region_protocol,
         covariance=covariance_option,
+        neighbours=development_neighbours_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
         code=method_code("edit:search"),

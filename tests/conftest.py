@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from editing import SETTINGS, Given
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -19,8 +20,10 @@ from jeep.data.demo.build import build
 from jeep.data.demo.nano import nano_tokenizer
 from jeep.data.facts import Fact, Question
 from jeep.data.fetch import fetch_file, fetch_model
+from jeep.editors import load_editor
 from jeep.model.editable import EditableModel
 from jeep.model.loading import load_model
+from jeep.writing.covariance import covariances, sequences
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
@@ -252,6 +255,23 @@ def train_tiny(name: str, tokenizer) -> EditableModel:
 def trained(request, byte_level) -> EditableModel:
     """A tiny model of either block type that knows the cities."""
     return train_tiny(request.param, byte_level)
+
+
+@pytest.fixture(scope="module")
+def covariance(trained, facts):
+    texts = [prompt for fact in facts for prompt in (fact.prompt, *fact.paraphrases)]
+    rows = sequences(trained.tokenizer, texts, 32, 3000)
+    places = [(layer, place) for layer in range(4) for place in ("mlp", "attention")]
+    found = covariances(trained, rows, places, 512)
+    # So little text does not span the keys' space; a little of every direction makes the matrix definite.
+    return {place: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for place, matrix in found.items()}
+
+
+@pytest.fixture(scope="module")
+def given(trained, facts, covariance):
+    """With hyper-networks trained on half of the cities."""
+    editors = {name: load_editor(name, SETTINGS[name]) for name in ("mend", "malmen")}
+    return Given(covariance, {name: editor.train(trained, facts[1::2], 0, 2048)[0] for name, editor in editors.items()})
 
 
 @pytest.fixture(scope="session")

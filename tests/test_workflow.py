@@ -10,7 +10,7 @@ import pytest
 import torch
 from project import LATER, jobs, snakemake, write_config
 
-from jeep.common.storage import read_jsonl, read_tensors
+from jeep.common.storage import read_jsonl, read_provenance, read_tensors
 from jeep.config.config import load_config
 from jeep.config.demands import Demands
 from jeep.config.needs import Sizes
@@ -274,6 +274,51 @@ def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(don
     claims = pd.read_csv(folder / "results/large/claims.csv")
     assert {"Tables 2, 3: JEEP has the greatest Score", "Figure 4: JEEP's lead over MEMIT grows"} <= set(claims.claim)
     assert (folder / "results/figures/large.pdf").is_file()
+
+
+def with_neighbours(config):
+    """Places that nobody edits, variants that spare them or repair, curves of these, a high region that is moved."""
+    config["datasets"]["cities"]["neighbours"] = {"dataset": "villages", "subjects": 3}
+    config["datasets"]["villages"] = {"source": {"kind": "path", "path": "villages.jsonl"}, "metrics": "zsre"}
+    for name, high in (("repair", {"repair": {"margin": 0.5}}), ("neighbours", {"neighbours": {"form": "mean"}})):
+        config["methods"][f"jeep-{name}"] = {"extends": "jeep", "added": True, "settings": {"high": high}}
+    experiment = config["experiment"]
+    experiment["methods"] += ["jeep-repair", "jeep-neighbours"]
+    margins = {"method": "jeep-repair", "setting": "high.repair.margin", "values": [0, 2]}
+    where = {"models": ["tiny"], "datasets": ["cities"]}
+    experiment["tradeoff"] = where | {"methods": ["none", "jeep"], "curves": {"margin": margins}}
+    moved = {"method": "jeep", "dataset": "cities", "facts": 3, "layers": {"high.layers": [[1], [3], [2, 3]]}}
+    protocol = {"facts": 3, "draws": 1, "variants": 1, "finalists": 0}
+    config["probe"] = PROBE
+    config["tuning"] = {"datasets": {"cities": "cities"}, "protocol": protocol, "space": {}, "regions": {"tiny": moved}}
+
+
+def test_neighbours_are_drawn_spared_and_shown(done, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(done, folder)
+    fact = {"template": "{} lies in", "relation": "country", "target_new": "Norway"}
+    names = ["Paris", "Tromsø", "Bergamo", "Molde", "Alta", "Hamar"]
+    rows = [fact | {"case_id": name, "subject": name} for name in names]
+    (folder / "villages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_config(folder, with_neighbours)
+    snakemake(folder, "all", "tradeoff_curves", "placement")
+    results = folder / "results"
+    subjects = json.loads((results / "neighbours/tiny/cities/seed0.json").read_text())
+    assert len(subjects["country"]) == 3
+    assert set(subjects["country"]) < set(names[1:]), "Paris is edited"
+    for method in ("memit", "jeep", "jeep-repair", "jeep-neighbours"):
+        trace = read_provenance(results / f"deltas/tiny/cities/{method}/seed0/6.safetensors")["trace"]
+        assert all(step["leak"] > 0 for step in trace)
+        assert all(("gain_neighbours" in step) == (step["position"] == "prediction") for step in trace)
+    claims = pd.read_csv(results / "claims.csv")
+    assert not claims[~claims.claim.str.startswith("Ours: ")][["one", "other"]].isin(["jeep-repair"]).any(axis=None)
+    curve = pd.read_csv(results / "tables/tradeoff.csv")
+    assert curve.query("curve == 'margin'").x.unique().tolist() == [0, 2]
+    foretold = pd.read_csv(results / "tuning/tiny/leaks.csv")
+    assert set(foretold.layer) == {0, 1, 2, 3}
+    assert set(foretold.position) == {"subject_last", "prediction"}
+    for name in ("leak", "tradeoff", "leak-tiny", "placement-tiny"):
+        assert (results / f"figures/{name}.png").is_file()
 
 
 def test_an_edited_checkpoint_is_an_ordinary_one(done):

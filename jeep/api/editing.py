@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from jeep.api.statistics import covariances_for
 from jeep.common.errors import UserError
 from jeep.common.settings import merge, require_layers
 from jeep.common.storage import atomic, write_json
+from jeep.data.neighbours import draw_subjects
 from jeep.editors import checked_editor
 from jeep.probes.contrast import contrast
 from jeep.probes.proposal import propose_regions
@@ -56,6 +57,8 @@ class Edit:
     refused: list[dict[str, str]]
     """Records that could not be used, with reasons."""
     seconds: float
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """Of each written layer: its relative change, the residuals before and after; what reached neighbours."""
     _scratch: ExitStack | None = field(default=None, repr=False)
     """Gives the parameters back; there while the edit is in force."""
 
@@ -133,6 +136,10 @@ class Edit:
         return path
 
 
+NEIGHBOURS = 20
+"""Subjects of neighbours for each relation at most."""
+
+
 def edit(
     model: EditableModel,
     facts: Facts,
@@ -140,6 +147,7 @@ def edit(
     *,
     settings: Mapping[str, Any] | None = None,
     regions: Literal["probe"] | None = None,
+    neighbours: Facts | None = None,
     text: str | Path | Iterable[str] | None = None,
     tokens: int | None = None,
     form: Format | None = None,
@@ -153,9 +161,10 @@ def edit(
     `facts` are a file, a table, or records (the project's own, CounterFact's, zsRE's or EasyEdit's names). `method` is
     jeep, memit, pmet, rome or ft_wd; `settings` replace some of its settings for this model, which are the paper's for
     the paper's models and else by relative depth. `regions="probe"` takes JEEP's layers from the contrast probe on
-    these facts, which then need original answers. Covariances are estimated on `text` (default: leads of Wikipedia)
-    over `tokens` (default: ten for each input of W_O), and kept. `chat` asks each prompt as the user's turn of the
-    tokenizer's chat template.
+    these facts, which then need original answers. `neighbours` are facts of the same relations that are neither edited
+    nor asked about: the edit's `trace` says how much of it reaches their subjects, and settings may spare them.
+    Covariances are estimated on `text` (default: leads of Wikipedia) over `tokens` (default: ten for each input of
+    W_O), and kept. `chat` asks each prompt as the user's turn of the tokenizer's chat template.
 
     Raises UserError where facts, settings and model do not fit one another; the model is then as it was.
     """
@@ -168,8 +177,11 @@ def edit(
     prefixes = sample_prefixes(model, seed, editor.prefix_kinds)
     covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
-    deltas = editor.edit(model, _task(chosen, targets, prefixes, covariance, token_budget))
-    done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0).apply()
+    others = usable_facts(neighbours, model, None, on_invalid, chat)[0] if neighbours is not None else []
+    subjects = draw_subjects(chosen, others, NEIGHBOURS, seed) if others else {}
+    task = replace(_task(chosen, targets, prefixes, covariance, token_budget), neighbours=subjects)
+    deltas = editor.edit(model, task)
+    done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0, task.trace).apply()
     after = answered(model, prompts, token_budget)
     if not np.isfinite(after[0]).all():
         done.undo()

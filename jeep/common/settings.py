@@ -29,6 +29,8 @@ Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 Preset = Literal["paper", "release"]
 PrefixKind = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 """So many texts of so many tokens, such as 5x10."""
+Rival = Literal["original", "best"]
+"""What a new answer is held against: the original one, or the best of all others."""
 Metrics = Literal["counterfact", "zsre"]
 """How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 
@@ -100,6 +102,16 @@ class MetaTraining(Strict):
     """Largest norm of a step's gradient."""
 
 
+class Neighbours(Strict):
+    """How a region's change spares the prompts of its relations about other subjects (`jeep.data.neighbours`)."""
+
+    form: Literal["prior", "mean"] = "prior"
+    """prior: their keys count among the old associations, C₀ = λ E[kkᵀ] + γ Σ (m/n) K_N K_Nᵀ over relations of m edits
+    and n neighbours; mean: nothing at all changes for the mean of each relation's keys."""
+    weight: PositiveFloat = 1.0
+    """γ: of 1, each edit weighs one neighbour. Of the prior alone."""
+
+
 class Region(Strict):
     """Consecutive layers whose output matrix W_O is edited."""
 
@@ -114,6 +126,8 @@ class Region(Strict):
     """How a residual is shared by the layers still to be written: 1/n or 1/√n."""
     weight_decay: NonNegativeFloat = 0.5
     """β of Eq. 11."""
+    neighbours: Neighbours | None = None
+    """Not in the paper: the change spares the same relations' prompts about other subjects."""
 
     @model_validator(mode="after")
     def _ascending(self) -> "Region":
@@ -134,6 +148,7 @@ class Placement(Strict):
     """Where the current value is measured, to be subtracted from the target vector."""
     site: int
     """Index of the region's target vector among the optimised sites."""
+    neighbours: Neighbours | None = None
 
 
 class TargetSpec(Strict):

@@ -69,11 +69,13 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _references(self) -> "Config":
-        if self.experiment.sweep:
-            self.methods.update(self.experiment.sweep.defined())
+        for sweep in self.experiment.sweeps:
+            self.methods.update(sweep.defined())
         for name, dataset in self.datasets.items():
             if dataset.settings_of is not None:
                 self._check_names(f"datasets.{name}.settings_of", "datasets", [dataset.settings_of])
+            if dataset.neighbours is not None:
+                self._check_names(f"datasets.{name}.neighbours", "datasets", [dataset.neighbours.dataset])
         self._check_methods()
         for where, grid in self.experiment.grids.items():
             self._check_grid(where, grid)
@@ -119,7 +121,11 @@ class Config(Strict):
             self._check_names(where, kind, getattr(grid, kind))
         for method in (name for name in grid.methods if name != UNEDITED):
             for model in grid.models:
-                self._check_training(model, method, [self.editor(method, model, dataset) for dataset in grid.datasets])
+                editors = {dataset: self.editor(method, model, dataset) for dataset in grid.datasets}
+                self._check_training(model, method, list(editors.values()))
+                for dataset, editor in editors.items():
+                    if editor.spares and self.datasets[dataset].neighbours is None:
+                        raise ValueError(f"methods.{method} spares neighbours: datasets.{dataset}.neighbours is needed")
 
     def _check_training(self, model: str, method: str, editors: list[Editor]) -> None:
         """A hyper-network is trained once for each model and method, on data sets that exist."""
@@ -175,10 +181,10 @@ class Config(Strict):
         """What a model's hyper-networks are trained on."""
         return _by_model(self.training, model)
 
-    def general_settings(self, method: str) -> dict[str, Any]:
-        """What a method's settings are before any override: where a search begins."""
+    def searched_settings(self, method: str, model: str, dataset: str) -> dict[str, Any]:
+        """Where a search begins: a method's settings without overrides, over all those of a method that it extends."""
         entry = self.methods[method]
-        return merge(self.general_settings(entry.extends) if entry.extends else {}, entry.settings)
+        return merge(self._settings(entry.extends, model, dataset) if entry.extends else {}, entry.settings)
 
     def statistics_of(self, model: str) -> Statistics:
         """How the covariances of a model are estimated."""

@@ -27,6 +27,7 @@ MINUTES = {
     "probe_contrast": SHORT,
     "probe_prompt": SHORT,
     "probe_words": SHORT,
+    "leaks": SHORT,
     "case_study": SHORT,
     "quick_look": SHORT,
 }

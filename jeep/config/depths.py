@@ -32,9 +32,12 @@ def check_layers(plan: Plan) -> None:
         if method != UNEDITED and depths[model] is not None:
             written = plan.editor(method, model, dataset).written
             require_layers(written, depths[model], f"methods.{method} for {model}/{dataset}: ")
-    for model, _, method in plan.searched():
+    for model, sets, method in plan.searched():
         if depths[model] is not None:
-            tried = {*plan.first_editor(model, method).written, *layers_in(plan.config.tuning.space[model][method])}
+            tried = {
+                *plan.first_editor(model, method, sets).written,
+                *layers_in(plan.config.tuning.space[model][method]),
+            }
             require_layers(tried, depths[model], f"tuning.space.{model}.{method}: ")
     for model, search in (plan.config.tuning.regions if plan.config.tuning else {}).items():
         if depths[model] is not None:

@@ -55,12 +55,18 @@ class Plan:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run that `all` evaluates."""
-        return self._runs(grid for grid in self.experiment.grids.values() if grid is not self.experiment.large)
+        apart = ("experiment.large", "experiment.tradeoff")
+        return self._runs(grid for name, grid in self.experiment.grids.items() if name not in apart)
 
     @cached_property
     def large_runs(self) -> list[Run]:
         """Every run of the target `large`."""
         return self._runs([self.experiment.large] if self.experiment.large else [])
+
+    @cached_property
+    def tradeoff_runs(self) -> list[Run]:
+        """Every run of the target `tradeoff`."""
+        return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
     def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
         """The numbers of edits that a method is evaluated with."""
@@ -75,7 +81,7 @@ class Plan:
         """The runs of what a table or a figure compares, so that it can be made without the others."""
         return [
             run
-            for run in [*self.runs, *self.large_runs]
+            for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]
             if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
         ]
 
@@ -102,6 +108,8 @@ class Plan:
             uses.append(config.probe.prompts)
         if any(dataset in entry.datasets for entry in config.training.values()):
             uses.append(config.training_of(model).facts)
+        if any(entry.neighbours and entry.neighbours.dataset == dataset for entry in config.datasets.values()):
+            uses.append(None)
         return None if None in uses else max(uses, default=None)
 
     def target_owner(self, model: str, dataset: str, method: str) -> str:
@@ -117,7 +125,7 @@ class Plan:
     def places(self, model: str) -> list[Where]:
         """Every W_O whose covariance some run on a model needs."""
         found: set[Where] = set()
-        for run in [*self.runs, *self.large_runs]:
+        for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]:
             if run.model == model and run.method != UNEDITED:
                 found.update(self.editor(run.method, model, run.dataset).covariances)
         return sorted(found)
@@ -158,7 +166,7 @@ class Plan:
 
         jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
         none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
-        written.
+        written; added: methods that the paper has not.
         """
         grids = [grid for grid in grids if grid is not None]
         edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
@@ -178,7 +186,8 @@ class Plan:
                         alone["optimised"].setdefault(region, name)
                     elif variant.write == (region,):
                         alone["written"].setdefault(region, name)
-        return {**first, "low_high": [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]}
+        pairs = [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]
+        return {**first, "low_high": pairs, "added": [name for name in edited if self.config.methods[name].added]}
 
     # The search for settings
 
@@ -191,19 +200,24 @@ class Plan:
                 for sets in ["+".join(tuning.datasets)] if together else tuning.datasets:
                     yield model, sets, method
 
-    def first_editor(self, model: str, method: str) -> Editor:
+    def search_start(self, model: str, sets: str, method: str) -> dict[str, Any]:
+        """What the space of a search leaves out; of several sets together, for the first."""
+        return self.config.searched_settings(method, model, sets.partition("+")[0])
+
+    def first_editor(self, model: str, method: str, sets: str | None = None) -> Editor:
         """The editor with the first value of everything that is searched: nothing need be configured before.
 
         Raises UserError where these values are no settings of the editor.
         """
         space = self.config.tuning.space[model][method]
         first = {path: values[0] for path, values in space.items()}
-        settings = with_values(self.config.general_settings(method), first)
+        start = self.search_start(model, sets or next(iter(self.config.tuning.datasets)), method)
+        settings = with_values(start, first)
         return checked_editor(self.config.editor_name(method), settings, f"tuning.space.{model}.{method}")
 
-    def searched_places(self, model: str, method: str) -> list[Where]:
+    def searched_places(self, model: str, method: str, sets: str) -> list[Where]:
         """Every W_O whose covariance the search of a method needs, in any of the layers that it tries."""
-        return self.first_editor(model, method).searched_covariances(self.config.tuning.space[model][method])
+        return self.first_editor(model, method, sets).searched_covariances(self.config.tuning.space[model][method])
 
     def moved_places(self, model: str) -> list[Where]:
         """Every W_O whose covariance a search needs that moves a region, beside those in use."""
@@ -215,6 +229,7 @@ class Plan:
         found = set(self.places(model))
         if self.config.tuning:
             found.update(self.moved_places(model))
-            for method in self.config.tuning.space.get(model, {}):
-                found.update(self.searched_places(model, method))
+            for searched, sets, method in self.searched():
+                if searched == model:
+                    found.update(self.searched_places(model, method, sets))
         return sorted(found)

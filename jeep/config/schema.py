@@ -45,6 +45,15 @@ class Model(Strict):
         return self
 
 
+class NeighbourPool(Strict):
+    """Where subjects come from that a data set's relations are asked about beside the edited ones."""
+
+    dataset: Name
+    """Facts that are neither edited nor measured; a subject that stands in a prompt of the edited set is left out."""
+    subjects: PositiveInt = 20
+    """At most, for each relation."""
+
+
 class Dataset(Strict):
     """A set of facts to edit and how an edit of them is measured."""
 
@@ -60,6 +69,8 @@ class Dataset(Strict):
     """Each prompt is the user's turn of the tokenizer's chat template, for instruct models."""
     settings_of: Name | None = None
     """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
+    neighbours: NeighbourPool | None = None
+    """Every edit of a region says how much of it reaches neighbours, and may spare them."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None
@@ -121,6 +132,8 @@ class Method(Strict):
     """A method whose editor, settings and overrides this one starts from, such as an ablation."""
     label: str | None = None
     """Name in tables and figures."""
+    added: bool = False
+    """No method of the paper: none of the paper's claims is about it, and it has claims of its own."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings for every model and data set."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -207,6 +220,38 @@ class Sweep(Strict):
         return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
 
 
+class Curved(Strict):
+    """One setting of a method over some values."""
+
+    method: Name
+    setting: str
+    """Dotted path, such as high.repair."""
+    values: Annotated[list[float], Field(min_length=1)]
+
+
+class Tradeoff(Strict):
+    """Efficacy against locality, along settings of several methods (the target `tradeoff`, no part of `all`)."""
+
+    models: list[Name]
+    datasets: list[Name]
+    methods: list[Name] = Field(default_factory=list)
+    """Shown as they are, each a point."""
+    curves: Annotated[dict[str, Curved], Field(min_length=1)]
+    """By what the figure calls them."""
+
+    @property
+    def sweeps(self) -> dict[str, Sweep]:
+        """Each curve as a sweep of its own."""
+        where = {"models": self.models, "datasets": self.datasets}
+        return {name: Sweep(**where, **curve.model_dump()) for name, curve in self.curves.items()}
+
+    @property
+    def grid(self) -> Grid:
+        """All variants and methods on the models and data sets."""
+        variants = [name for sweep in self.sweeps.values() for name in sweep.variants]
+        return Grid(models=self.models, datasets=self.datasets, methods=[*self.methods, *dict.fromkeys(variants)])
+
+
 class CaseStudy(Strict):
     """Table 1: what edited models generate for one record."""
 
@@ -245,6 +290,7 @@ class Experiment(Grid):
     quick: QuickLook | None = None
     """The target `quick`; of runs that the experiment has."""
     large: Large | None = None
+    tradeoff: Tradeoff | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> "Experiment":
@@ -256,6 +302,11 @@ class Experiment(Grid):
         return self
 
     @property
+    def sweeps(self) -> list[Sweep]:
+        """Everything that defines variants of a method."""
+        return [*filter(None, [self.sweep]), *(self.tradeoff.sweeps.values() if self.tradeoff else ())]
+
+    @property
     def grids(self) -> dict[str, Grid]:
         """Everything that is run, by where it stands in the configuration."""
         parts = {
@@ -264,6 +315,7 @@ class Experiment(Grid):
             "experiment.curve": self.curve,
             "experiment.sweep": self.sweep.grid if self.sweep else None,
             "experiment.large": self.large,
+            "experiment.tradeoff": self.tradeoff.grid if self.tradeoff else None,
         }
         return {name: grid for name, grid in parts.items() if grid is not None}
 

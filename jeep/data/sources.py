@@ -54,7 +54,7 @@ class DemoSource(Strict):
 
     kind: Literal["demo"]
     set: Literal["mcf", "zsre"]
-    split: Literal["dev", "train", "eval"]
+    split: Literal["dev", "train", "eval", "spare"]
 
 
 class OpenAISource(Strict):

@@ -85,6 +85,11 @@ class Editor(Strict):
         return ()
 
     @property
+    def spares(self) -> bool:
+        """Whether it needs neighbours."""
+        return False
+
+    @property
     def written(self) -> tuple[int, ...]:
         """The layers that are changed."""
         return tuple(layer for layer, _ in self.covariances)
@@ -132,11 +137,20 @@ class RegionEditor(Editor):
         """Of all that is written."""
         return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
 
+    @property
+    def spares(self) -> bool:
+        """Whether a region's change does."""
+        return any(placement.neighbours for placement in self.placements)
+
     def edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
+        return self.written_at(model, task, self.placements)
+
+    def written_at(self, model: EditableModel, task: Task, placements: Sequence[Placement]) -> dict[str, Tensor]:
+        """The change of each parameter that writes some of the regions."""
         from jeep.writing.regions import write_regions
 
-        return write_regions(model, task, self.placements, pool="mean" if self.preset == "paper" else "half_bare")
+        return write_regions(model, task, placements, pool="mean" if self.preset == "paper" else "half_bare")
 
 
 class HyperEditor(Editor):

@@ -9,17 +9,45 @@ residual subtracts the MLP's output, as the authors' released code does.
 
 Table 4's ablations are settings: a region that is absent, one that is optimised but not written, one optimisation after
 the other, and a high region whose attention is edited.
+
+`high.repair` is ours: the high region then writes only what the low one has left wrong. Keys at the prediction position
+are alike for all subjects of a relation, and what is written for one there is read by its neighbours; a fact that the
+low region has settled needs nothing there.
 """
 
+from __future__ import annotations
+
+import logging
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from jeep.common.settings import Place, Placement, Region, Site
+from jeep.common.settings import Place, Placement, Region, Rival, Site, Strict, TargetSpec
 from jeep.editors.base import RegionEditor
 
+if TYPE_CHECKING:
+    from jeep.model.editable import EditableModel
+    from jeep.vectors.task import Task
+
 Which = Literal["low", "high"]
+
+
+class Repair(Strict):
+    """Which facts the low region has left to the high one."""
+
+    margin: NonNegativeFloat = 0.0
+    """Those whose new answer leads its rival by at most so many nats behind some prefix."""
+    rival: Rival = "original"
+    """original: the original answer, by mean token log-probability, where a fact has one; best: the best other token at
+    each of the answer's."""
+
+
+class HighRegion(Region):
+    """The region at the prediction position."""
+
+    repair: Repair | None = None
+    """Not in the paper: once the low region is written, write only what it has left wrong."""
 
 
 class Jeep(RegionEditor):
@@ -27,7 +55,7 @@ class Jeep(RegionEditor):
 
     low: Region | None = None
     """Step 2; without it there is no δ′ (ablation "w/o δ′ & step 2")."""
-    high: Region | None = None
+    high: HighRegion | None = None
     """Step 3; without it there is no δ* (ablation "w/o δ* & step 3")."""
     write: Annotated[tuple[Which, ...], Field(min_length=1)] = ("low", "high")
     """Regions that are written, of those that are optimised (ablations "w/o step 2", "w/o step 3")."""
@@ -35,7 +63,7 @@ class Jeep(RegionEditor):
     """Optimise δ′ and δ* in one run; else δ* on the model whose low region is written ("separate optimisation")."""
 
     @model_validator(mode="after")
-    def _order(self) -> "Jeep":
+    def _order(self) -> Jeep:
         if not self._regions:
             raise ValueError("a low or a high region is needed")
         if len(self._regions) == 2 and self.low.layers[-1] >= self.high.layers[0]:
@@ -79,27 +107,53 @@ class Jeep(RegionEditor):
                 prior=region.prior,
                 spread=region.spread,
                 measured="output" if self.preset == "paper" and region.edited == "mlp" else region.edited,
-                site=number,
+                site=number if self.together else 0,
+                neighbours=region.neighbours,
             )
             for number, (name, region) in enumerate(self._regions.items())
             if name in self.write
         )
 
     def edit(self, model, task):
-        """Write the regions; without `together`, optimise δ* only when the low region is written."""
-        if self.together:
+        """Write the regions: in one go, or the high one with what is left to do once the low one is written."""
+        if self.together and (self.high is None or self.high.repair is None):
             return super().edit(model, task)
+        low, high = ([p for p in self.placements if p.position == where] for where in ("subject_last", "prediction"))
+        deltas = self.written_at(model, task, low) if low else {}
+        if not high:
+            return deltas
+        with model.edited(deltas):
+            task = replace(task, settled=self._settled(model, task))
+            if not self.together:
+                task = self._promoted(model, task)
+            if all(fact.case_id in task.settled for fact in task.facts):
+                return deltas
+            return deltas | self.written_at(model, task, high)
+
+    def _settled(self, model: EditableModel, task: Task) -> frozenset[str]:
+        """The facts, by case id, that the low region has written well enough."""
+        from jeep.vectors.margins import answer_margins
+
+        if self.high.repair is None:
+            return frozenset()
+        repair = self.high.repair
+        margins = answer_margins(model, task.facts, task.prefixes, task.token_budget, repair.rival)
+        settled = [fact.case_id for fact, lead in zip(task.facts, margins, strict=True) if lead > repair.margin]
+        logging.info("%d of %d facts are settled by the low region", len(settled), len(task.facts))
+        return frozenset(settled)
+
+    def _promoted(self, model: EditableModel, task: Task) -> Task:
+        """With δ* of all that is not settled, in the model as it is; facts without a finite one are dropped."""
         from jeep.vectors.targets import optimize_facts
 
-        low, high = (self.model_copy(update={other: None, "together": True}) for other in ("high", "low"))
-        deltas = low.edit(model, task)
-        with model.edited(deltas):
-            targets = optimize_facts(model, task.facts, task.prefixes, high.target_spec, task.token_budget)
-            usable = [(fact, target) for fact, target in zip(task.facts, targets, strict=True) if target.finite]
-            if not usable:
-                return deltas
-            facts, targets = zip(*usable, strict=True)
-            return deltas | high.edit(model, replace(task, facts=facts, targets=targets))
+        left = [fact for fact in task.facts if fact.case_id not in task.settled]
+        spec = TargetSpec(sites=(self._site("high"),), optimization=self.optimization)
+        found = optimize_facts(model, left, task.prefixes, spec, task.token_budget)
+        # A settled fact's vector is not read: δ′ stands in.
+        kept = [target for target in task.targets if target.case_id in task.settled]
+        targets = {target.case_id: target for target in [*kept, *found] if target.finite}
+        facts = [fact for fact in task.facts if fact.case_id in targets]
+        return replace(task, facts=facts, targets=[targets[fact.case_id] for fact in facts])
 
 
 EDITOR = Jeep

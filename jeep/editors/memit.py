@@ -34,6 +34,7 @@ class Memit(RegionEditor):
                 spread=self.region.spread,
                 measured="output",
                 site=0,
+                neighbours=self.region.neighbours,
             ),
         )
 

@@ -42,6 +42,7 @@ class Pmet(RegionEditor):
                 spread=self.region.spread,
                 measured=site.place,
                 site=number,
+                neighbours=self.region.neighbours,
             )
             for number, site in enumerate(self.sites)
             if site.place == "mlp" or self.write == "both"

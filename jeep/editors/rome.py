@@ -93,7 +93,7 @@ class Rome(Editor):
         import torch
 
         from jeep.vectors.targets import optimize_facts
-        from jeep.writing.regions import LayerWalk, prompts_of
+        from jeep.writing.walk import LayerWalk, prompts_of
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:

@@ -1,5 +1,6 @@
 """Do the paper's claims hold here? Each with the statistic that supports or refutes it."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ Grid = Mapping[str, Sequence[str]]
 """Models, data sets and methods that a table or figure compares."""
 FEW = 10
 """Below so many edits a Score is of too few records to compare."""
+OURS = "Ours: "
+"""How a claim begins that is about a method which the paper has not."""
 MARGIN = 2.0
 """Points of Score within which a method is near the best."""
 
@@ -37,9 +40,9 @@ def _row(claim: str, where: Mapping[str, str], one: str, other: str, statistic: 
     return {"claim": claim, **where, "one": one, "other": other, "statistic": statistic, **interval._asdict()}
 
 
-def _difference(part: pd.DataFrame, one: str, other: str, seed: int) -> Interval:
-    """Score(one) − Score(other), at the largest number of edits."""
-    edits = int(part["edits"].max())
+def _difference(part: pd.DataFrame, one: str, other: str, seed: int, edits: int | None = None) -> Interval:
+    """Score(one) − Score(other), at a number of edits; at the largest where none is given."""
+    edits = edits or int(part["edits"].max())
     values = values_of(part, [(one, edits), (other, edits)])
     return resampled(values, lambda means: score(means[0]) - score(means[1]), seed)
 
@@ -65,13 +68,26 @@ def _curve(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[d
             growth = resampled(values, lambda means, counts=counts: _growth(means, counts), seed)
             statistic = f"points of lead for each factor e of edits, {counts[0]} to {counts[-1]}"
             rows.append(_row("Figure 4: JEEP's lead over MEMIT grows", where, jeep, memit, statistic, growth))
-        others = sorted(methods - {jeep, UNEDITED})
+        others = sorted(methods - {jeep, UNEDITED, *roles["added"]})
         for count in counts if jeep in methods and others else ():
             values = values_of(part, [(name, count) for name in (jeep, *others)])
             near = resampled(values, lambda means: score(means[0]) - score(means[1:]).max(0) + MARGIN, seed)
             claim = f"Figure 4: JEEP is within {MARGIN:g} points of the best"
             statistic = f"Score, paired, {count} edits, plus {MARGIN:g}"
             rows.append(_row(claim, where, jeep, "best other", statistic, near))
+    return rows
+
+
+def _ours(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[dict]:
+    """A method that the paper has not has a greater Score than JEEP, and than MEMIT, at every number of edits."""
+    rows = []
+    for where, part, methods in _where(results):
+        counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
+        for one, other in itertools.product(roles["added"], (roles["jeep"], roles["memit"])):
+            for count in counts if {one, other} <= methods else ():
+                statistic = f"Score, paired, {count} edits"
+                difference = _difference(part, one, other, seed, count)
+                rows.append(_row(f"{OURS}a greater Score than the paper's", where, one, other, statistic, difference))
     return rows
 
 
@@ -124,14 +140,17 @@ def find_claims(
     Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
     (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`) compare, `sweep` the value of each of its
     methods, `contrasts` and `words` what the probes of each model found. `roles` names what the claims are about: the
-    methods `jeep` and `memit` (or None), and `low_high`, pairs of variants with one region alone.
+    methods `jeep` and `memit` (or None), `low_high`, pairs of variants with one region alone, and `added`, methods that
+    the paper has not. Claims about these are corrected for their own number.
     """
     rows: list[dict] = []
     jeep = roles["jeep"]
     if "main" in grids:
-        others = [(jeep, name) for name in grids["main"]["method"] if name not in (jeep, UNEDITED)]
+        paper = [name for name in grids["main"]["method"] if name not in roles["added"]]
+        others = [(jeep, name) for name in paper if name not in (jeep, UNEDITED)]
         results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
+        rows += _ours(results, roles, seed)
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [(jeep, name) for name in grids["ablations"]["method"] if name != jeep]
@@ -145,8 +164,8 @@ def find_claims(
         for model, path in files.items():
             rows += [_row(*found[:1], {"dataset": "", "model": model}, *found[1:]) for found in find(path)]
     table = pd.DataFrame(rows, columns=[*_KEYS, *Interval._fields])
-    corrected = multipletests(table["p"], method="holm")[1] if len(table) else []
-    table = table.assign(p_holm=corrected)
+    families = table["claim"].str.startswith(OURS)
+    table["p_holm"] = table.groupby(families)["p"].transform(lambda p: multipletests(p, method="holm")[1])
     for column, p in (("verdict", "p"), ("corrected", "p_holm")):
         sides = np.where(table["value"] > 0, "supported", "refuted")
         table[column] = np.where(table[p] < 0.05, sides, "undecided")
@@ -159,8 +178,10 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
+    ours = int(table["claim"].str.startswith(OURS).sum())
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
-        f"method for all {len(table)} comparisons."
+        f"method for all {len(table) - ours} comparisons"
+        + (f", and for the {ours} about methods of ours by themselves." if ours else ".")
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

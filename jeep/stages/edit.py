@@ -23,6 +23,7 @@ from jeep.stages.options import (
     Limit,
     Many,
     Measure,
+    NeighbourFiles,
     Out,
     Prefixes,
     Seed,
@@ -75,6 +76,7 @@ def edit(
     prefixes: Prefixes,
     targets: Files = (),
     covariance: Covariances = (),
+    neighbours: NeighbourFiles = (),
     hypernetwork: Path | None = None,
     editor: EditorName,
     settings: Settings,
@@ -132,10 +134,14 @@ def edit(
         read_json(prefixes),
         checkpoint.token_budget,
         covariance=read_covariances(covariance, model),
+        neighbours=read_json(neighbours[0]) if neighbours else {},
         hypernetwork=network,
         solver=torch.device(solver) if solver else None,
     )
-    read = [(path.name, path.stat().st_mtime_ns) for path in (*targets, *covariance, *filter(None, [hypernetwork]))]
+    read = [
+        (path.name, path.stat().st_mtime_ns)
+        for path in (*targets, *covariance, *neighbours, *filter(None, [hypernetwork]))
+    ]
     run = Run(
         model,
         method,
@@ -231,6 +237,7 @@ def search(
     metrics: Annotated[Sequence[Metrics], Many, Parameter(help="how each is measured")],
     prefixes: Prefixes,
     covariance: Covariances = (),
+    neighbours: NeighbourFiles = (),
     training: Files = (),
     limit: Limit = None,
     editor: EditorName,
@@ -259,11 +266,12 @@ def search(
     from jeep.tuning.search import search as search_settings
     from jeep.writing.covariance import read_covariances
 
-    named = zip(datasets, facts, metrics, strict=True)
+    subjects = [read_json(path) for path in neighbours] or [{} for _ in facts]
+    named = zip(datasets, facts, metrics, subjects, strict=True)
     model = checkpoint.load()
     bench = Bench(
         model,
-        [DevelopmentSet(name, load_facts(path), measured_by) for name, path, measured_by in named],
+        [DevelopmentSet(name, load_facts(path), measured_by, others) for name, path, measured_by, others in named],
         read_json(prefixes),
         read_covariances(covariance, model),
         checkpoint.token_budget,

@@ -81,6 +81,7 @@ def edit_facts(
     method: Method = "jeep",
     settings: JsonOrFile | None = None,
     regions: Literal["probe"] | None = None,
+    neighbours: Path | None = None,
     report: Path | None = None,
     out: Out,
 ) -> None:
@@ -89,12 +90,14 @@ def edit_facts(
     Args:
         settings: replace some of the method's settings for this model: JSON, or a file of it such as `tune` writes
         regions: take JEEP's layers from the contrast probe on these facts
+        neighbours: file of facts of the same relations that are neither edited nor asked about; settings may spare them
         report: an HTML page about every prompt
     """
     from jeep.api import edit
 
     options = given.options()
-    done = edit(source.load(), method=method, settings=settings, regions=regions, **options)
+    model = source.load()
+    done = edit(model, method=method, settings=settings, regions=regions, neighbours=neighbours, **options)
     for row in done.refused:
         logging.warning("record %s left out: %s", row["case_id"], row["reason"])
     logging.info("%s", done)

@@ -13,6 +13,7 @@ from jeep.stages.options import (
     Checkpoint,
     Corpus,
     EditorName,
+    Facts,
     Files,
     Json,
     Limit,
@@ -122,6 +123,20 @@ def facts(
     for one, other in contradictions(kept).items():
         logging.warning("record %s: contradicted by record %s", one, other)
     write_jsonl(out, (fact.to_json() for fact in kept))
+
+
+def neighbours(*, facts: Facts, pool: Path, subjects: int = 20, seed: Seed = 0, out: Out) -> None:
+    """Draw subjects that the facts' relations are asked about beside the edited ones.
+
+    Args:
+        pool: facts, as the stage `facts` wrote them, that are neither edited nor measured
+        subjects: for each relation at most
+    """
+    from jeep.common.storage import write_json
+    from jeep.data.facts import load_facts
+    from jeep.data.neighbours import draw_subjects
+
+    write_json(out, draw_subjects(load_facts(facts), load_facts(pool), subjects, seed))
 
 
 def prefixes(*, checkpoint: Checkpoint, kinds: PrefixKinds = ((5, 10),), seed: Seed = 0, out: Out) -> None:

@@ -11,6 +11,7 @@ from jeep.stages.options import (
     Backend,
     Checkpoint,
     Corpus,
+    Covariances,
     Facts,
     Figure,
     Files,
@@ -217,6 +218,46 @@ def words_figure(*, table: Path, title: Title, out: Figure) -> None:
     from jeep.report.figures.probes import draw_words
 
     draw_words(table, title, out)
+
+
+def leaks(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    limit: Limit = None,
+    neighbours: Path,
+    covariance: Covariances,
+    prior: float,
+    out: Out,
+) -> None:
+    """Foretell from keys alone how much of an edit would reach neighbours, for every W_O with a covariance.
+
+    Args:
+        neighbours: subjects of neighbours, as the stage `neighbours` wrote them
+        prior: λ of the closed form
+    """
+    from jeep.common.storage import atomic, read_json
+    from jeep.data.facts import load_facts
+    from jeep.writing.covariance import read_covariances
+    from jeep.writing.leaks import key_leaks
+
+    model, chosen = checkpoint.load(), load_facts(facts)[:limit]
+    found = read_covariances(covariance, model)
+    table = key_leaks(model, chosen, read_json(neighbours), found, prior, checkpoint.token_budget)
+    with atomic(out) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def leak_costs_figure(*, table: Path, searches: Files, title: Title, out: Figure) -> None:
+    """Draw the leak by layer, and locality over what leaked of edits whose high region was moved.
+
+    Args:
+        table: results of the stage `leaks`
+        searches: results of the stage `search` over the layers of each region
+    """
+    from jeep.report.figures.leaks import draw_leak_costs
+
+    draw_leak_costs(table, searches, title, out)
 
 
 def placement_figure(*, searches: Files, configured: Json, regions: Path, title: Title, out: Figure) -> None:

@@ -26,6 +26,7 @@ from jeep.stages.options import (
     Methods,
     Models,
     Names,
+    Out,
     Records,
     Reported,
     Seed,
@@ -84,6 +85,53 @@ def series(
 
     shown = {"model": models, "dataset": datasets, "method": methods}
     write_series(records, shown, labels, edits, out, variants)
+
+
+def tradeoff(
+    *,
+    records: Records,
+    models: Models,
+    datasets: Datasets,
+    methods: Methods,
+    curves: Json,
+    edits: Edits,
+    out: Out,
+) -> None:
+    """Tabulate the metrics of methods along a setting of each.
+
+    Args:
+        curves: for each curve the value of the setting by method, as JSON
+    """
+    from jeep.common.storage import atomic
+    from jeep.report.figures.tradeoff import tradeoff_table
+
+    shown = {"model": models, "dataset": datasets, "method": methods}
+    table = tradeoff_table(records, shown, curves, edits)
+    with atomic(out) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def tradeoff_figure(*, table: Path, labels: Labels, out: Figure) -> None:
+    """Draw locality over efficacy along the settings.
+
+    Args:
+        table: the CSV file of the stage `tradeoff`
+    """
+    from jeep.report.figures.tradeoff import draw_tradeoff
+
+    draw_tradeoff(table, labels, out)
+
+
+def leak_figure(*, deltas: Files, runs: JsonList, labels: Labels, out: Figure) -> None:
+    """Draw how much of each layer's update reaches neighbours.
+
+    Args:
+        deltas: edits, with their traces
+        runs: model, data set and method of each, as JSON
+    """
+    from jeep.report.figures.leaks import draw_leaks
+
+    draw_leaks({tuple(run): path for run, path in zip(runs, deltas, strict=True)}, labels, out)
 
 
 def series_figure(*, table: Path, axis: str, labels: Labels, out: Figure) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from jeep.common.errors import UserError
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact
+from jeep.data.neighbours import Subjects
 from jeep.editors.base import Editor
 from jeep.measure.evaluate import evaluate
 from jeep.measure.metrics import summarize
@@ -27,6 +28,7 @@ class DevelopmentSet:
     name: str
     facts: Sequence[Fact]
     metrics: Metrics
+    neighbours: Subjects = field(default_factory=dict)
 
 
 @dataclass
@@ -81,14 +83,16 @@ class Bench:
             return
         for editor in editors:
             yield {
-                each.name: self.score(editor, facts, each.metrics, vectors, network)
+                each.name: self.score(editor, facts, each, vectors, network)
                 for each, facts, vectors in zip(self.sets, rounds, targets, strict=True)
             }
 
     def score(
-        self, editor: Editor, facts: Sequence[Fact], metrics: Metrics, targets: Sequence[Target], network: Mapping
+        self, editor: Editor, facts: Sequence[Fact], given: DevelopmentSet, targets: Sequence[Target], network: Mapping
     ) -> dict[str, Any]:
-        """The metrics after the edit, and the half-width of Score. Facts without a finite target are not written.
+        """The metrics of a set's facts after the edit, the half-width of Score, and what reached neighbours, by layer.
+
+        Facts without a finite target are not written.
 
         An edit that cannot be made scores nothing, with the reason.
         """
@@ -97,13 +101,25 @@ class Bench:
             written, targets = with_finite_targets(facts, targets)
             if not written:
                 return {"Score": 0.0, "failed": "no target vector stayed finite"}
-        task = Task(written, self.prefixes, self.token_budget, targets, self.covariance, network)
+        task = Task(
+            written, self.prefixes, self.token_budget, targets, self.covariance, network, neighbours=given.neighbours
+        )
         try:
             deltas = editor.edit(self.model, task)
             with self.model.edited(deltas):
-                results = evaluate(self.model, facts, metrics, self.token_budget)
+                results = evaluate(self.model, facts, given.metrics, self.token_budget)
         except UserError as error:  # a layer whose covariance is singular, say, or weights that overflow
             return {"Score": 0.0, "failed": str(error)}
         summary = summarize(results).round(2).set_index("metric")
         half = summary["ci95"]["Score"]
-        return {**summary["value"], "ci95": None if math.isnan(half) else half}
+        reached = {"reached": _reached(task.trace)} if given.neighbours else {}
+        return {**summary["value"], "ci95": None if math.isnan(half) else half, **reached}
+
+
+def _reached(trace: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the updates of layers reached of the neighbours."""
+    names = ("layer", "position", "leak", "gain", "gain_neighbours")
+    return [
+        {name: round(step[name], 3) if isinstance(step[name], float) else step[name] for name in names if name in step}
+        for step in trace
+    ]

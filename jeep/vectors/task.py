@@ -13,6 +13,7 @@ from torch import Tensor
 from jeep.common.errors import UserError
 from jeep.common.settings import Where
 from jeep.data.facts import Fact
+from jeep.data.neighbours import Subjects
 from jeep.vectors.targets import Target
 
 
@@ -31,6 +32,11 @@ class Task:
     """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
     hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
     """The trained hyper-network's tensors, where the editor has one."""
+    neighbours: Subjects = field(default_factory=dict)
+    """Other subjects of the facts' relations, where there are any: what is written is measured at their prompts, and
+    may be made to spare them."""
+    settled: frozenset[str] = frozenset()
+    """Facts, by case id, of which nothing is left to be written: their residual is zero, and their keys are kept."""
     trace: list[dict[str, Any]] = field(default_factory=list)
     """Filled by editors of regions: each layer's relative change, and the residual before and after its update."""
     checkpoint: Path | None = None

@@ -13,6 +13,9 @@ def closed_form_update(
     covariance: Float[Tensor, "d_in d_in"],
     prior: float,
     device: torch.device | None = None,
+    *,
+    spared: Float[Tensor, "d_in p"] | None = None,
+    fixed: Float[Tensor, "d_in q"] | None = None,
 ) -> Float[Tensor, "d_out d_in"]:
     """Change of W_O that writes m associations at once and disturbs the old ones least.
 
@@ -23,12 +26,26 @@ def closed_form_update(
     The m × m form needs the factor of λC, which costs as much as that of λC + K Kᵀ: it saves 2 to 25 % of the time for
     m up to d_in/10, so there is one form.
 
+    `spared` are keys S whose answers should stay, each as long as it weighs: with ‖Δ S‖² in the objective, S Sᵀ joins
+    λC + K Kᵀ = A. `fixed` are keys M whose answers must stay: under Δ M = 0 the least is
+    Δ₀ − Δ₀ M (Mᵀ A⁻¹ M)⁻¹ Mᵀ A⁻¹, Δ₀ being the change without that.
+
     Returns Δ in float64, on `device`. Raises UserError when λC + K Kᵀ is not positive definite.
     """
     device = device or keys.device
     keys, residuals = keys.to(device, torch.float64), residuals.to(device, torch.float64)
-    factor = factor_of(covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT))
-    return residuals @ torch.cholesky_solve(keys, factor).mT
+    normal = covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT)
+    if spared is not None:
+        spared = spared.to(device, torch.float64)
+        normal.addmm_(spared, spared.mT)
+    factor = factor_of(normal)
+    change = residuals @ torch.cholesky_solve(keys, factor).mT
+    if fixed is None:
+        return change
+    fixed = fixed.to(device, torch.float64)
+    solved = torch.cholesky_solve(fixed, factor)
+    # The pseudo-inverse: relations that are asked alike may have one mean.
+    return change - (change @ fixed) @ torch.linalg.pinv(fixed.mT @ solved, hermitian=True) @ solved.mT
 
 
 def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

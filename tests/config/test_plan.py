@@ -34,6 +34,7 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
             ["wo_high_delta_and_step3", "wo_low_delta_and_step2"],
             ["wo_step3", "wo_step2"],
         ],
+        "added": [],
     }
     names = {name: f"ours-{number}" for number, name in enumerate(own["low_high"][0] + own["low_high"][1])}
     names |= {"memit": "mass-editing"}
@@ -53,10 +54,13 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
 def test_a_variant_is_not_taken_for_its_method_and_a_grid_without_one_has_none():
     found = plan()
     grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=["none", "wo_step2", "jeep", "pmet"])
-    assert found.roles(grid, None) == {"jeep": "jeep", "memit": None, "low_high": []}
+    assert found.roles(grid, None) == {"jeep": "jeep", "memit": None, "low_high": [], "added": []}
     curve = grid.model_copy(update={"methods": ["memit", "jeep"]})
     assert found.roles(grid, curve)["memit"] == "memit"
     assert found.roles(grid.model_copy(update={"models": []}))["low_high"] == []
+    ours = grid.model_copy(update={"methods": ["jeep-repair", "none", "jeep"]})
+    assert found.roles(ours)["added"] == ["jeep-repair"]
+    assert found.roles(ours)["jeep"] == "jeep"
 
 
 def test_a_search_whose_space_leaves_out_layers_needs_those_in_the_settings():
@@ -67,8 +71,8 @@ def test_a_search_whose_space_leaves_out_layers_needs_those_in_the_settings():
     raw["methods"]["jeep"]["settings"]["low"] |= {"clamp": 1, "prior": 1}
     raw["methods"]["jeep"]["settings"]["high"] |= {"layers": [4], "clamp": 1, "prior": 1}
     found = Plan(parse_config(raw))
-    assert found.searched_places("gptj-nano", "memit") == [(2, "mlp")]
-    assert found.searched_places("gptj-nano", "jeep") == [(0, "mlp"), (1, "mlp"), (4, "mlp")]
+    assert found.searched_places("gptj-nano", "memit", "mcf-demo") == [(2, "mlp")]
+    assert found.searched_places("gptj-nano", "jeep", "mcf-demo") == [(0, "mlp"), (1, "mlp"), (4, "mlp")]
 
 
 def test_the_unedited_model_is_evaluated_once_and_others_under_every_seed():
@@ -93,6 +97,8 @@ def test_the_places_asked_for_are_those_of_runs_and_of_searches():
     assert run < asked
     assert (22, "attention") in run or any(place == "attention" for _, place in run), "an ablation edits attention"
     assert {(layer, "mlp") for layer in (3, 11, 18, 26)} <= asked - {(layer, "attention") for layer in range(30)}
-    assert found.searched_places("smollm2-135m", "mend") == [], "a hyper-network needs no covariance"
-    assert found.searched_places("smollm2-135m", "rome") == [(layer, "mlp") for layer in (6, 8, 10)]
+    assert found.searched_places("smollm2-135m", "mend", "mcf-demo+zsre-demo") == [], (
+        "a hyper-network needs no covariance"
+    )
+    assert found.searched_places("smollm2-135m", "rome", "mcf-demo") == [(layer, "mlp") for layer in (6, 8, 10)]
     assert plan("paper").asked_places("gptj") == plan("paper").places("gptj")

@@ -8,7 +8,7 @@ import torch
 from conftest import city_facts
 
 from jeep.common.storage import read_json
-from jeep.data.demo.facts import choose, counterfactual, questions, split_of, statements
+from jeep.data.demo.facts import asked, choose, counterfactual, questions, spare, split_of, statements
 from jeep.data.demo.knowledge import Triple, unambiguous
 from jeep.data.demo.nano import train
 from jeep.data.demo.relations import RELATIONS
@@ -164,3 +164,15 @@ def test_a_small_model_learns_its_statements(tmp_path):
     assert again == knowledge
     one, two = (load_model(tmp_path / name, device="cpu").network.state_dict() for name in ("nano", "again"))
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_spare_set_has_no_subject_of_another():
+    generator = random.Random(0)
+    chosen = choose(TRIPLES, generator)
+    others = spare(TRIPLES, chosen, generator)
+    assert len(others) > 20
+    assert {triple.subject for triple in others}.isdisjoint(triple.subject for triple in chosen)
+    statement, question = (asked(others[0], as_question=each) for each in (False, True))
+    assert statement.prompt != question.prompt
+    assert question.prompt.endswith("?")
+    assert statement.target_new == question.target_new == others[0].object

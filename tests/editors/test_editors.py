@@ -3,88 +3,23 @@
 import copy
 import math
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import cpu_offload
 from conftest import KINDS, random_network
+from editing import LOW, SETTINGS, deltas_of
 
 from jeep.editors import EDITORS, load_editor
 from jeep.editors.rome import Rome
-from jeep.learned.finetune import BlockTrainer
 from jeep.measure.evaluate import evaluate
 from jeep.model import progress
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode, encode_word
-from jeep.vectors import targets as targets_module
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
-from jeep.writing.covariance import covariances, sequences
-from jeep.writing.regions import LayerWalk, prompts_of, write_regions
-
-# The states of tiny models have small norms, where β‖δ‖/‖h‖² would allow no δ at all.
-LOW = {"layers": [0, 1], "clamp": 2.0, "prior": 20.0, "weight_decay": 0.0}
-SETTINGS = {
-    "ft_wd": {"layer": 2, "learning_rate": 0.001, "weight_decay": 0.0, "stop_loss": 0.3},
-    "pmet": {
-        "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05, "relax": {}},
-        # The attention of the two lowest blocks is off in these models: its δ stays zero, whatever its bound.
-        "region": {**LOW, "spread": "sqrt"},
-        "write": "both",
-    },
-    "rome": {"optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05}, "layer": 1, "weight_decay": 0.0},
-    "memit": {
-        "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05},
-        "region": {**LOW, "spread": "even"},
-    },
-    "mend": {
-        "layers": [1, 2, 3],
-        "rank": 32,
-        "training": {"edits": 4, "epochs": 5, "learning_rate": 3e-4, "meta_learning_rate": 1e-3},
-    },
-    "malmen": {
-        "layers": [1, 2, 3],
-        "rank": 32,
-        "training": {"edits": 4, "epochs": 5, "learning_rate": 1e-3, "meta_learning_rate": 1e-3},
-    },
-    "jeep": {
-        "optimization": {"steps": 20, "learning_rate": 0.1, "stop_probability": 0.9},
-        "low": {**LOW, "spread": "sqrt"},
-        "high": {"layers": [2], "clamp": 0.5, "prior": 5.0, "spread": "even", "weight_decay": 0.0},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def covariance(trained, facts):
-    texts = [prompt for fact in facts for prompt in (fact.prompt, *fact.paraphrases)]
-    rows = sequences(trained.tokenizer, texts, 32, 3000)
-    places = [(layer, place) for layer in range(4) for place in ("mlp", "attention")]
-    found = covariances(trained, rows, places, 512)
-    # So little text does not span the keys' space; a little of every direction makes the matrix definite.
-    return {place: matrix + 0.01 * matrix.diag().mean() * torch.eye(len(matrix)) for place, matrix in found.items()}
-
-
-@dataclass(frozen=True)
-class Given:
-    """What editors need beside facts, of a model."""
-
-    covariance: dict
-    networks: dict
-
-
-@pytest.fixture(scope="module")
-def given(trained, facts, covariance):
-    """With hyper-networks trained on half of the cities."""
-    editors = {name: load_editor(name, SETTINGS[name]) for name in ("mend", "malmen")}
-    return Given(covariance, {name: editor.train(trained, facts[1::2], 0, 2048)[0] for name, editor in editors.items()})
-
-
-def deltas_of(name, model, facts, prefixes, given, **settings):
-    editor = load_editor(name, SETTINGS[name] | settings)
-    targets = optimize_facts(model, facts, prefixes, editor.target_spec, 2048) if editor.target_spec else []
-    return editor.edit(model, Task(facts, prefixes, 2048, targets, given.covariance, given.networks.get(name, {})))
+from jeep.writing.regions import write_regions
+from jeep.writing.walk import LayerWalk, prompts_of
 
 
 def test_every_editor_is_tested():
@@ -214,91 +149,6 @@ def test_several_numbers_of_edits_are_those_edits_alone(name, trained, facts, pr
         assert [len(each.trace) for each in tasks] == [2, 2, 2]
 
 
-def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefixes):
-    """Two epochs in one batch, against autograd through the model's own forward pass."""
-    editor = load_editor("ft_wd", {"layer": 2, "epochs": 2, "learning_rate": 0.01, "weight_decay": 0.1})
-    network = copy.deepcopy(trained.network)
-    parameters = dict(network.get_submodule(f"{trained.architecture.blocks}.2").named_parameters())
-    before = {name: value.detach().clone() for name, value in parameters.items()}
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters.values(), lr=0.01, weight_decay=0.1)
-    model = EditableModel(network, trained.tokenizer)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    for _ in range(2):
-        losses = []
-        for fact in facts[:3]:
-            prompt, answer = encode(model.tokenizer, fact.prompt), encode_word(model.tokenizer, fact.target_new)
-            packing, states = model.pack([[*prompt, *answer[:-1]]])
-            logits = model.logits(model.run(states, packing, 0, model.depth - 1)[len(prompt) - 1 :])
-            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
-        optimizer.zero_grad()
-        (sum(losses) / 3).backward()
-        optimizer.step()
-    changes = editor.edit(trained, Task(facts[:3], prefixes, 2048))
-    for name, value in parameters.items():
-        ours = changes[f"{trained.architecture.blocks}.2.{name}"]
-        change = value.detach() - before[name]
-        assert (ours - change).norm() < 1e-2 * change.norm()  # Adam takes the sign of what is nearly zero
-
-
-def test_the_power_law_of_weight_decay():
-    """Gangadhar and Stratos's fit at one and at a thousand edits."""
-    editor = load_editor("ft_wd", {"layer": 0})
-    assert editor.decay(1) == pytest.approx(1.16870, abs=1e-4)
-    assert editor.decay(1000) == pytest.approx(0.0028631, abs=1e-6)
-    assert load_editor("ft_wd", {"layer": 0, "preset": "release"}).decay(1000) == 0
-
-
-def jeep(**settings):
-    return load_editor("jeep", SETTINGS["jeep"] | settings)
-
-
-def test_ablations_share_the_target_vectors_of_what_they_leave_out():
-    assert jeep(write=["low"]).target_spec == jeep(write=["high"]).target_spec == jeep().target_spec
-    assert jeep(high=None).sites == jeep().sites[:1]
-    assert jeep(low=None).sites == jeep().sites[1:]
-    assert jeep(together=False).sites == jeep().sites[:1]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"high": None},
-        {"low": None},
-        {"write": ["low"]},
-        {"write": ["high"]},
-        {"together": False},
-        {"high": SETTINGS["jeep"]["high"] | {"edited": "attention"}},
-    ],
-    ids=["no-high", "no-low", "write-low", "write-high", "separate", "attention"],
-)
-def test_ablations_write_what_they_name(settings, trained, facts, prefixes, given):
-    deltas = deltas_of("jeep", trained, facts[:3], prefixes, given, **settings)
-    editor = jeep(**settings)
-    assert set(deltas) == {trained.parameter_name(*place) for place in editor.covariances}
-    assert all(torch.isfinite(delta).all() for delta in deltas.values())
-    assert any(delta.abs().max() > 0 for delta in deltas.values())
-
-
-def test_separate_optimization_leaves_out_what_is_not_finite(trained, facts, prefixes, given, monkeypatch, caplog):
-    """A high target vector that is not finite is named, and the rest is written."""
-    original = targets_module.optimize
-
-    def spoils(model, requests, sites, *rest):
-        for batch in original(model, requests, sites, *rest):
-            for target in batch:
-                if target.case_id == "city-1" and sites[0].position == "prediction":
-                    target.values[:] = float("nan")
-            yield batch
-
-    monkeypatch.setattr(targets_module, "optimize", spoils)
-    deltas = deltas_of("jeep", trained, facts[:3], prefixes, given, together=False)
-    assert all(torch.isfinite(delta).all() for delta in deltas.values())
-    assert "fact city-1: the loss did not stay finite" in caplog.text
-
-
 @pytest.mark.parametrize(("preset", "pool"), [("paper", "mean"), ("release", "half_bare")])
 def test_the_preset_decides_how_keys_are_pooled(preset, pool, trained, facts, prefixes, given):
     """MEMIT's presets differ in nothing else."""
@@ -311,35 +161,6 @@ def test_the_preset_decides_how_keys_are_pooled(preset, pool, trained, facts, pr
     for name, change in changes.items():
         assert torch.equal(change, expected[name])
         assert not torch.allclose(change, other[name], rtol=1e-2)
-
-
-def test_separate_optimization_sees_the_low_region_written(trained, facts, prefixes, given):
-    """δ* by hand: on a copy of the model whose low region is written, and not on the unedited one."""
-    chosen = facts[:3]
-    changes = deltas_of("jeep", trained, chosen, prefixes, given, together=False)
-    low, high = jeep(high=None), jeep(low=None)
-    low_changes = deltas_of("jeep", trained, chosen, prefixes, given, high=None)
-    edited = EditableModel(copy.deepcopy(trained.network), trained.tokenizer)
-    edited.add_(low_changes)
-    assert set(changes) == {trained.parameter_name(layer) for layer, _ in (*low.covariances, *high.covariances)}
-    for model, same in ((edited, True), (trained, False)):
-        targets = optimize_facts(model, chosen, prefixes, high.target_spec, 2048)
-        expected = high.edit(edited, Task(chosen, prefixes, 2048, targets, given.covariance))
-        for name, change in expected.items():
-            assert torch.allclose(changes[name], change, rtol=1e-3, atol=1e-6) == same
-    assert all(torch.equal(changes[name], change) for name, change in low_changes.items())
-
-
-def test_fine_tuning_takes_no_step_on_a_batch_below_its_threshold(trained, facts, prefixes, monkeypatch):
-    """Batches of one: what the model knows already is passed over, epoch after epoch."""
-    known = [replace(fact, target_new=fact.target_true) for fact in facts[:2]]
-    steps = []
-    original = BlockTrainer.step
-    monkeypatch.setattr(BlockTrainer, "step", lambda self, loss: steps.append(loss.item()) or original(self, loss))
-    settings = {"layer": 2, "learning_rate": 1e-6, "weight_decay": 0.0, "batch": 1, "epochs": 3, "stop_loss": 1.0}
-    load_editor("ft_wd", settings).edit(trained, Task([known[0], facts[2], known[1]], prefixes, 2048))
-    assert len(steps) == 3, "the new fact's, once an epoch"
-    assert all(loss >= 1.0 for loss in steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -12,7 +12,8 @@ from jeep.model.tokens import Request
 from jeep.vectors.targets import optimize
 from jeep.vectors.task import Task
 from jeep.writing.covariance import covariances
-from jeep.writing.regions import LayerWalk, _pooled, prompts_of
+from jeep.writing.regions import _pooled
+from jeep.writing.walk import LayerWalk, prompts_of
 
 RELEASED = DATA / "released"
 """What it is and where it comes from: its README."""

@@ -11,7 +11,7 @@ from jeep.report.intervals import of_mean
 
 GRID = {"model": ["m"], "dataset": ["d"]}
 LOW_HIGH = [["wo_high_delta_and_step3", "wo_low_delta_and_step2"], ["wo_step3", "wo_step2"]]
-ROLES = {"jeep": "jeep", "memit": "memit", "low_high": LOW_HIGH}
+ROLES = {"jeep": "jeep", "memit": "memit", "low_high": LOW_HIGH, "added": ["ours"]}
 
 
 def claims(tmp_path, parts, grids, sweep=None, edits=40, seed=0):
@@ -59,6 +59,34 @@ def test_the_order_of_the_regions_is_that_of_the_paper(tmp_path):
     assert set(alone.verdict) == {"supported"}
     whole = table[table.claim.str.contains("than its variant")].set_index("other").verdict
     assert whole.to_dict() == {name: "refuted" if value == 0.9 else "supported" for name, value in wins.items()}
+
+
+# Methods of ours
+
+
+def test_a_method_of_ours_is_in_no_claim_of_the_papers_and_has_its_own_at_every_number_of_edits(tmp_path):
+    """It beats MEMIT at 40 edits and loses to JEEP at 80; each family is corrected for its own number of claims."""
+    values = {"jeep": (0.5, 0.9), "memit": (0.1, 0.5), "ours": (0.5, 0.5)}
+    jitter = np.tile([-0.05, 0.05], 40)
+    parts = [
+        records_of(name, value + jitter[:count], value, value)
+        for name, pair in values.items()
+        for count, value in zip((40, 80), pair, strict=True)
+    ]
+    grid = GRID | {"method": ["memit", "jeep", "ours"]}
+    table = claims(tmp_path, parts, {"main": grid, "curve": grid}, edits=None)
+    own = table[table.claim == "Ours: a greater Score than the paper's"]
+    assert not table.drop(own.index)[["one", "other"]].isin(["ours"]).any(axis=None)
+    found = {(row.other, row.statistic): row.verdict for row in own.itertuples()}
+    assert found == {
+        ("jeep", "Score, paired, 40 edits"): "undecided",
+        ("memit", "Score, paired, 40 edits"): "supported",
+        ("jeep", "Score, paired, 80 edits"): "refuted",
+        ("memit", "Score, paired, 80 edits"): "undecided",
+    }
+    assert own.set_index(["other", "statistic"]).value["memit", "Score, paired, 40 edits"] == pytest.approx(40, abs=1)
+    least = own.sort_values("p").iloc[0]
+    assert least.p_holm == pytest.approx(4 * least.p), "of four claims, whatever the paper's are"
 
 
 # Figure 4

@@ -6,13 +6,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from test_artifacts import records_of
 
 from jeep.common.storage import write_jsonl, write_tensors
 from jeep.data.facts import Fact, Question
+from jeep.report.figures.leaks import draw_leak_costs, draw_leaks
 from jeep.report.figures.probes import draw_contrast, draw_contributions, draw_placement, draw_prompt, draw_words
 from jeep.report.figures.procedure import draw_procedure
 from jeep.report.figures.records import draw_record
 from jeep.report.figures.series import draw_series
+from jeep.report.figures.tradeoff import draw_tradeoff, tradeoff_table
 from jeep.report.figures.training import draw_training
 
 LABELS = {"models": {"m": "The model"}, "datasets": {}, "methods": {"jeep": "JEEP"}}
@@ -102,6 +105,53 @@ def searches(tmp_path, contrast):
     return {setting: tmp_path / f"{setting}.jsonl" for setting in ("low.layers", "high.layers")}
 
 
+@pytest.fixture
+def leaking(tmp_path):
+    """An edit whose trace says what reached neighbours."""
+    places = [(0, "subject_last"), (1, "subject_last"), (3, "prediction")]
+    steps = [{"layer": layer, "position": position, "leak": 0.2 + layer / 4} for layer, position in places]
+    write_tensors(tmp_path / "leaking.safetensors", {"w": torch.zeros(1)}, {"trace": steps})
+    return tmp_path / "leaking.safetensors"
+
+
+@pytest.fixture
+def leaks(tmp_path):
+    rows = [(layer, place, layer / 5) for layer in range(4) for place in ("subject_last", "prediction")]
+    pd.DataFrame(rows, columns=["layer", "position", "leak"]).to_csv(tmp_path / "leaks.csv", index=False)
+    return tmp_path / "leaks.csv"
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A search that moved a high region: the more leaked, the less locality."""
+    trials = [
+        {
+            "settings": {"high.layers": [layer, layer + 1]},
+            "sets": {"d": {"LS": 60 - 10 * layer, "reached": reached}},
+        }
+        for layer in (1, 2, 3)
+        for reached in [
+            [{"layer": 0, "position": "subject_last", "leak": 9.0}]
+            + [{"layer": n, "position": "prediction", "leak": n / 8} for n in (layer, layer + 1)]
+        ]
+    ]
+    write_jsonl(tmp_path / "moved.jsonl", [{"editor": "jeep"}, *trials])
+    return tmp_path / "moved.jsonl"
+
+
+@pytest.fixture
+def tradeoff(tmp_path):
+    rows = [
+        ("d", "m", curve, x, metric, 50 + (x or 3) + len(metric), 5)
+        for curve, values in {"γ*": (0.1, 1), "margin": (0, 2), "MEMIT": (None,)}.items()
+        for x in values
+        for metric in ("Score", "ES", "GS", "LS")
+    ]
+    columns = ["dataset", "model", "curve", "x", "metric", "value", "ci95"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "tradeoff.csv", index=False)
+    return tmp_path / "tradeoff.csv"
+
+
 PROMPT = {"tokens": ["Ada", " speaks", " well"], "subject_last": 0, "prediction": 2}
 MOVED = {"low.layers": [0], "high.layers": [2]}
 FACT = Fact(
@@ -130,6 +180,11 @@ DRAWINGS = {
     ),
     "procedure": lambda files, out: draw_procedure(files("edited"), PROMPT, "The model", out),
     "record": lambda files, out: draw_record(FACT, "A record", out),
+    "leaks": lambda files, out: draw_leaks(
+        {("m", "d", "jeep"): files("leaking"), ("m", "d", "memit"): files("leaking")}, LABELS, out
+    ),
+    "leak costs": lambda files, out: draw_leak_costs(files("leaks"), [files("moved")], "The model", out),
+    "tradeoff": lambda files, out: draw_tradeoff(files("tradeoff"), LABELS, out),
 }
 
 
@@ -154,3 +209,29 @@ def test_each_stage_is_marked_in_the_panel_of_its_position(contrast, tmp_path, m
     assert panels == {"at the subject's last token": ["low"], "at the prediction position": ["middle", "high"]}
     spans = [patch.get_x() for axis in drawn[0].axes[:2] for patch in axis.patches]
     assert spans == [0, 1, 2]
+
+
+def test_the_cost_of_a_leak_is_told_by_its_rank_correlation(leaks, moved, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("jeep.report.figures.leaks.save", lambda figure, out: drawn.append(figure))
+    draw_leak_costs(leaks, [moved], "The model", tmp_path / "figure.pdf")
+    _, right = drawn[0].axes
+    assert right.get_title() == "Spearman's ρ = -1.00, p = 0.00, 3 edits"
+    (points,) = right.lines
+    assert points.get_xdata().tolist() == [1.5 / 8, 2.5 / 8, 3.5 / 8], "of the high region's layers alone"
+    assert points.get_ydata().tolist() == [50, 40, 30]
+
+
+def test_a_tradeoff_has_a_row_for_each_value_of_a_curve_and_metric(tmp_path):
+    parts = [
+        records_of(name, [value, 1.0], locality=1 - value) for name, value in {"a-1": 0.0, "a-2": 1.0, "b": 0.5}.items()
+    ]
+    pd.concat(parts).to_parquet(tmp_path / "records.parquet")
+    shown = {"model": ["m"], "dataset": ["d"], "method": ["b", "a-1", "a-2"]}
+    table = tradeoff_table([tmp_path / "records.parquet"], shown, {"A": {"a-1": 1.0, "a-2": 2.0}, "B": {"b": None}}, 2)
+    found = {(row.curve, row.x, row.metric): row.value for row in table.fillna({"x": 0}).itertuples()}
+    assert found["A", 1, "ES"] == 50
+    assert found["A", 2, "ES"] == 100
+    assert found["A", 2, "LS"] == 0
+    assert found["B", 0, "ES"] == 75
+    assert len(found) == 3 * 4

@@ -252,7 +252,7 @@ def test_the_demos_settings_are_those_that_the_recorded_search_chose(path):
     assert about["protocol"] == config.tuning.protocol.model_dump()
     space = config.tuning.space[model][method]
     assert all(t["settings"][p] in values for t in trials for p, values in space.items()), "of another space"
-    settings = with_values(config.general_settings(method), trials[-1]["settings"])
+    settings = with_values(config.searched_settings(method, model, sets[0]), trials[-1]["settings"])
     chosen = load_editor(config.editor_name(method), settings)
     for dataset in sets:
         assert config.editor(method, model, dataset) == chosen

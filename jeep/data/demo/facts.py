@@ -15,6 +15,8 @@ NEIGHBOURS = 10
 _PER_RELATION = 135
 _PER_OBJECT = (11, 14)
 """Of the train split, whose facts are others' neighbours, and of the others."""
+_SPARE = 60
+"""Facts of a relation in the spare set."""
 _BY_NAME = {relation.name: relation for relation in RELATIONS}
 _LEARNED = 0.28
 """The share of the open questions whose answers the small model learns: it knows some, as other models do."""
@@ -63,6 +65,28 @@ def choose(triples: Sequence[Triple], generator: random.Random) -> list[Triple]:
                 size += len(group)
     generator.shuffle(result)
     return result
+
+
+def spare(triples: Sequence[Triple], chosen: Sequence[Triple], generator: random.Random) -> list[Triple]:
+    """For each relation some triples of subjects that no set has: what an edit may be shown beside the edited facts."""
+    taken = {triple.subject for triple in chosen}
+    groups: dict[str, list[Triple]] = {relation.name: [] for relation in RELATIONS}
+    for triple in triples:
+        if triple.subject not in taken:
+            groups[triple.relation].append(triple)
+    return [triple for group in groups.values() for triple in generator.sample(group, min(len(group), _SPARE))]
+
+
+def asked(triple: Triple, *, as_question: bool) -> Fact:
+    """A triple as a fact that nothing is to be measured of."""
+    relation = _BY_NAME[triple.relation]
+    return Fact(
+        case_id=f"{triple.relation}-{triple.subject}",
+        subject=triple.subject,
+        template=relation.question if as_question else relation.prompt,
+        relation=relation.name,
+        target_new=triple.object,
+    )
 
 
 def sentences(texts: Sequence[str]) -> list[str]:

@@ -1,0 +1,80 @@
+"""How much of an edit reaches neighbours: by layer, and what that costs."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
+
+from jeep.common.storage import read_jsonl, read_provenance
+from jeep.report.figures.style import PAGE, PALETTE, save, style
+from jeep.report.tables import Labels, label
+
+_MARKERS = "osD^vP*X"
+_COLORS = {"subject_last": PALETTE[2], "prediction": PALETTE[3]}
+
+
+def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out: Path) -> None:
+    """The leak of each written layer of every edit, a panel for each model and data set.
+
+    `deltas` are edits with their traces, by model, data set and method.
+    """
+    panels = list(dict.fromkeys(key[:2] for key in deltas))
+    methods = list(dict.fromkeys(key[2] for key in deltas))
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    with style():
+        size = (PAGE, 1.9 * lines + 0.4)
+        figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+        for axis, (model, dataset) in zip(axes.flat, panels, strict=False):
+            for color, marker, method in zip(PALETTE, _MARKERS, methods, strict=False):
+                path = deltas.get((model, dataset, method))
+                steps = read_provenance(path)["trace"] if path else []
+                for position in ("subject_last", "prediction"):
+                    part = [step for step in steps if step["position"] == position and "leak" in step]
+                    name = label(labels, "methods", method) if position == steps[0]["position"] else None
+                    layers, values = [step["layer"] for step in part], [step["leak"] for step in part]
+                    axis.plot(layers, values, color=color, marker=marker, markersize=3, label=name)
+            axis.axhline(1, color="0.5", linewidth=0.5, linestyle=":")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set(title=f"{label(labels, 'models', model)}, {label(labels, 'datasets', dataset)}", ylim=(0, None))
+        for axis in axes[:, 0]:
+            axis.set_ylabel("leak")
+        for axis in axes[-1]:
+            axis.set_xlabel("block")
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+        save(figure, out)
+
+
+def draw_leak_costs(table: Path, searches: Sequence[Path], title: str, out: Path) -> None:
+    """The leak that keys alone foretell, by layer; and, of edits whose high region was moved, LS over what leaked.
+
+    `table` is of the stage `leaks`, `searches` of the stage `search` over the layers of regions.
+    """
+    leaks = pd.read_csv(table)
+    moved = pd.DataFrame([_point(trial) for path in searches for trial in islice(read_jsonl(path), 1, None)])
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.4), width_ratios=[1.5, 1], layout="constrained")
+        for position, part in leaks.groupby("position", sort=False):
+            left.plot(part.layer, part.leak, "o-", markersize=2, color=_COLORS[position], label=f"keys, {position}")
+        left.plot(moved.layer, moved.leak, "kx", markersize=3, label="edits, prediction")
+        left.axhline(1, color="0.5", linewidth=0.5, linestyle=":")
+        left.set(xlabel="block", ylabel="leak", title=title, ylim=(0, None))
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+        right.plot(moved.leak, moved.LS, "kx", markersize=3)
+        found = spearmanr(moved.leak, moved.LS)
+        right.set(xlabel="leak of the high region", ylabel="LS (%)")
+        right.set_title(f"Spearman's ρ = {found.statistic:.2f}, p = {found.pvalue:.2f}, {len(moved)} edits")
+        save(figure, out)
+
+
+def _point(trial: Mapping) -> dict[str, int | float]:
+    """Of a trial: the last layer of its high region, what leaked there on average, and LS."""
+    (result,) = trial["sets"].values()
+    high = [step for step in result["reached"] if step["position"] == "prediction"]
+    return {"layer": high[-1]["layer"], "leak": sum(step["leak"] for step in high) / len(high), "LS": result["LS"]}

@@ -1,0 +1,120 @@
+"""Neighbours of the edited facts beside an edit: their keys, what spares them, and how much of it reaches them.
+
+At the prediction position the keys of all subjects of a relation are alike, so that what is written for one is read by
+the others: it leaks. Where a region is told to, its closed form counts their keys among the old associations.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jeep.common.settings import Neighbours, Placement, Position
+from jeep.data.facts import Fact
+from jeep.data.neighbours import neighbours_of, relation_of
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode_pair
+from jeep.vectors.task import Task
+from jeep.writing.walk import LayerWalk, prompts_of
+
+
+class Neighbourhood:
+    """The neighbours' states as they climb the model with the facts', all layers as they are written so far."""
+
+    def __init__(self, model: EditableModel, task: Task, reach: Position):
+        """Raises UserError for a neighbour that is edited or measured."""
+        self.model, self.facts = model, neighbours_of(task.facts, task.neighbours)
+        self.walk = LayerWalk(model, prompts_of(model, self.facts, ["{}"], reach), task.token_budget)
+        edits = Counter(map(relation_of, task.facts))
+        self.relations = [relation_of(fact) for fact in self.facts]
+        shares = Counter(self.relations)
+        self.share = torch.tensor([edits[name] / shares[name] for name in self.relations])
+        """m/n of each neighbour: edits of its relation by neighbours of its relation."""
+
+    def look(self, walk: LayerWalk, facts: Sequence[Fact], layer: int, placement: Placement) -> "Look":
+        """What there is to see in front of a layer's update; `walk` holds the states of the edited facts."""
+        self.walk.advance(layer)
+        promotions = {}
+        if placement.position == "prediction":
+            promotions = {
+                "gain": Promotion(walk, facts, layer, placement.position),
+                "gain_neighbours": Promotion(self.walk, self.facts, layer, placement.position),
+            }
+        return Look(self.walk.keys(placement.position, placement.edited), promotions)
+
+    def terms(self, how: Neighbours | None, keys: Float[Tensor, "d_in p"]) -> dict[str, Float[Tensor, "d_in columns"]]:
+        """What the closed form is given to spare the neighbours: weighted keys, or the mean of each relation's."""
+        if how is None:
+            return {}
+        if how.form == "prior":
+            return {"spared": keys * (how.weight * self.share).sqrt().to(keys)}
+        rows = [[n for n, name in enumerate(self.relations) if name == each] for each in dict.fromkeys(self.relations)]
+        return {"fixed": torch.stack([keys[:, chosen].mean(1) for chosen in rows], 1)}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of the neighbours in front of a layer's update."""
+
+    keys: Float[Tensor, "d_in p"]
+    """The inputs of the layer's W_O at the neighbours' lookup positions, as the layers below are written."""
+    promotions: Mapping[str, "Promotion"]
+    """Of facts and neighbours, where the layer is written at the prediction position."""
+
+    def reached(self, change: Float[Tensor, "d_out d_in"], keys: Float[Tensor, "d_in m"]) -> dict[str, float]:
+        """What of an update, that is in force, reaches them: `leak`, and the gains in nats; `keys` are the facts'."""
+        return {"leak": leak(change, keys, self.keys)} | {name: each.gain() for name, each in self.promotions.items()}
+
+
+def leak(change: Float[Tensor, "d_out d_in"], keys: Float[Tensor, "d_in m"], beside: Float[Tensor, "d_in p"]) -> float:
+    """How much of a change reaches neighbours: mean ‖Δ k_N‖ over mean ‖Δ k‖ of the edited facts; NaN for none.
+
+    0 where neighbours read nothing of it, 1 where they read as much as the facts that it was written for.
+    """
+    reached, written = ((change @ some.to(change)).norm(dim=0).mean() for some in (beside, keys))
+    return float(reached / written)
+
+
+class Promotion:
+    """How a layer's update moves the new answers' logits, and whether only those of the facts it was written for.
+
+    The gain is that of logit(new) − logit(original), first tokens, by the logit lens: behind the final norm and the
+    head, at the layer's output. Only of facts with an original answer.
+    """
+
+    def __init__(self, walk: LayerWalk, facts: Sequence[Fact], layer: int, position: Position):
+        """Reads the states in front of the update."""
+        self.walk, self.layer, self.position = walk, layer, position
+        self.rows = [n for n, fact in enumerate(facts) if fact.target_true is not None]
+        self.answers = answer_tokens(walk.model, [facts[n] for n in self.rows])
+        self.before = self._lead()
+
+    def _lead(self) -> Float[Tensor, " n"]:
+        states = self.walk.values(self.layer, "output", self.position)[:, self.rows].mT
+        model, leads = self.walk.model, []
+        for some, tokens in zip(states.split(_LOGIT_ROWS), self.answers.split(_LOGIT_ROWS), strict=True):
+            logits = model.logits(some.to(model.device, model.norm.weight.dtype))
+            new, true = logits.gather(1, tokens.to(logits.device)).unbind(1)
+            leads.append(new - true)
+        return torch.cat(leads)
+
+    def gain(self) -> float:
+        """Mean over the prompts, in nats; NaN where no fact has an original answer."""
+        return float((self._lead() - self.before).mean())
+
+
+_LOGIT_ROWS = 256
+"""Rows of vocabulary size that are held at once."""
+
+
+def answer_tokens(model: EditableModel, facts: Sequence[Fact]) -> Int[Tensor, "m 2"]:
+    """The first tokens of each fact's new and original answer."""
+
+    def first(fact: Fact, answer: str) -> int:
+        return encode_pair(model.tokenizer, fact.prompt, answer, fact.joiner)[1][0]
+
+    pairs = [[first(fact, fact.target_new), first(fact, fact.target_true)] for fact in facts]
+    return torch.tensor(pairs, dtype=torch.long).reshape(len(pairs), 2)

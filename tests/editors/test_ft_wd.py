@@ -1,0 +1,62 @@
+"""FT-WD against its parts."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from jeep.editors import load_editor
+from jeep.learned.finetune import BlockTrainer
+from jeep.model.editable import EditableModel
+from jeep.model.tokens import encode, encode_word
+from jeep.vectors.task import Task
+
+
+def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefixes):
+    """Two epochs in one batch, against autograd through the model's own forward pass."""
+    editor = load_editor("ft_wd", {"layer": 2, "epochs": 2, "learning_rate": 0.01, "weight_decay": 0.1})
+    network = copy.deepcopy(trained.network)
+    parameters = dict(network.get_submodule(f"{trained.architecture.blocks}.2").named_parameters())
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters.values(), lr=0.01, weight_decay=0.1)
+    model = EditableModel(network, trained.tokenizer)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    for _ in range(2):
+        losses = []
+        for fact in facts[:3]:
+            prompt, answer = encode(model.tokenizer, fact.prompt), encode_word(model.tokenizer, fact.target_new)
+            packing, states = model.pack([[*prompt, *answer[:-1]]])
+            logits = model.logits(model.run(states, packing, 0, model.depth - 1)[len(prompt) - 1 :])
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
+        optimizer.zero_grad()
+        (sum(losses) / 3).backward()
+        optimizer.step()
+    changes = editor.edit(trained, Task(facts[:3], prefixes, 2048))
+    for name, value in parameters.items():
+        ours = changes[f"{trained.architecture.blocks}.2.{name}"]
+        change = value.detach() - before[name]
+        assert (ours - change).norm() < 1e-2 * change.norm()  # Adam takes the sign of what is nearly zero
+
+
+def test_the_power_law_of_weight_decay():
+    """Gangadhar and Stratos's fit at one and at a thousand edits."""
+    editor = load_editor("ft_wd", {"layer": 0})
+    assert editor.decay(1) == pytest.approx(1.16870, abs=1e-4)
+    assert editor.decay(1000) == pytest.approx(0.0028631, abs=1e-6)
+    assert load_editor("ft_wd", {"layer": 0, "preset": "release"}).decay(1000) == 0
+
+
+def test_fine_tuning_takes_no_step_on_a_batch_below_its_threshold(trained, facts, prefixes, monkeypatch):
+    """Batches of one: what the model knows already is passed over, epoch after epoch."""
+    known = [replace(fact, target_new=fact.target_true) for fact in facts[:2]]
+    steps = []
+    original = BlockTrainer.step
+    monkeypatch.setattr(BlockTrainer, "step", lambda self, loss: steps.append(loss.item()) or original(self, loss))
+    settings = {"layer": 2, "learning_rate": 1e-6, "weight_decay": 0.0, "batch": 1, "epochs": 3, "stop_loss": 1.0}
+    load_editor("ft_wd", settings).edit(trained, Task([known[0], facts[2], known[1]], prefixes, 2048))
+    assert len(steps) == 3, "the new fact's, once an epoch"
+    assert all(loss >= 1.0 for loss in steps)
