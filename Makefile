@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc)
+EXTRAS ?= dev
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: demo report test lint bench bench-gpu mutants
@@ -13,7 +14,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install "torch==2.13.0"
-	$(BIN)/python -m pip install --editable ".[dev]"
+	$(BIN)/python -m pip install --editable ".[$(EXTRAS)]"
 	touch $@
 
 # A first table while one watches, then the main tables, then the rest.

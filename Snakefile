@@ -15,6 +15,12 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+
+
+# With --software-deployment-method apptainer, jobs run in this image (docs/cluster.md).
+container: os.path.relpath(Path(workflow.basedir) / "jeep.sif")
+
+
 include: "rules/resources.smk"
 include: "rules/sources.smk"
 include: "rules/prepare.smk"

@@ -8,6 +8,7 @@ from jeep.common.errors import UserError
 from jeep.common.storage import atomic, read_json
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+"""Marks of a page's first table; another one has its own name in the place of `benchmark`."""
 
 
 def table(results: Path) -> str:
@@ -45,12 +46,13 @@ def write_report(results: Path, readme: Path) -> None:
     replace_table(readme, table(results))
 
 
-def replace_table(path: Path, content: str) -> None:
+def replace_table(path: Path, content: str, name: str = "benchmark") -> None:
     """Put a table between the marks of a Markdown file. Raises UserError where it has no marks."""
+    begin, end = (mark.replace("benchmark", name) for mark in (BEGIN, END))
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"{path}: no place for the table ({BEGIN} … {END})")
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{path}: no place for the table ({begin} … {end})")
     with atomic(path) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{content}\n{END}{after}", encoding="utf-8")
+        temporary.write_text(f"{before}{begin}\n{content}\n{end}{after}", encoding="utf-8")

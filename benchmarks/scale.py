@@ -1,11 +1,11 @@
-"""What a configuration of large models takes: jobs, operations, GPU hours and gigabytes, before anything is run.
+"""What a configuration of large models takes: operations, GPU hours and gigabytes, and what each rule's jobs ask for.
 
 Models stand on the meta device, made from their Hugging Face configurations: no weights are needed.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from benchmarks.report import replace_table
 from jeep.common.settings import UNEDITED
 from jeep.common.storage import read_json
 from jeep.config.config import Config, load_config
+from jeep.config.demands import Demands
+from jeep.config.needs import Sizes
+from jeep.config.plan import Plan
 from jeep.data.facts import Fact, load_facts
 from jeep.measure.evaluate import items
 from jeep.model.editable import EditableModel
@@ -47,6 +50,11 @@ class Scale:
         self.model = EditableModel(network, tokenizer)
         self.needed = Needed(self.model)
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the memory of its jobs follows from."""
+        return Sizes.configured(self.model.network.config.to_dict(), self.parameters)
 
     def cells(self) -> Iterator[tuple[str, str, list[int]]]:
         """(data set, method, edit counts) of every run on the model."""
@@ -116,8 +124,16 @@ class Scale:
         }
 
 
+def asked(config: Config, sizes: Mapping[str, Sizes]) -> str:
+    """What the largest job of each rule asks for, as Markdown."""
+    rows = pd.DataFrame(Demands(Plan(config)).table(sizes))
+    rows["model"] = [config.models[name].label or name for name in rows["model"]]
+    shown = {"mem_mb": "memory (`mem_mb`)", "runtime": "minutes (`runtime`)"}
+    return rows.rename(columns=shown).to_markdown(index=False)
+
+
 def main() -> int:
-    """Count, and write the table into a Markdown file."""
+    """Count, and write the tables into a Markdown file."""
     parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a configuration")
     parser.add_argument("--hf", nargs="+", required=True, help="NAME=TYPE: each model's Hugging Face model_type")
@@ -125,19 +141,23 @@ def main() -> int:
     parser.add_argument("--facts", type=Path, required=True, help="facts that stand for all, JSON lines")
     parser.add_argument("--prefixes", type=Path, required=True, help="prefixes")
     parser.add_argument("--tera", type=float, nargs=2, default=(9, 90), help="Tflop/s in float32 and half")
-    parser.add_argument("--out", type=Path, required=True, help="a Markdown file with a place for the table")
+    parser.add_argument("--out", type=Path, required=True, help="a Markdown file with places for the tables")
     arguments = parser.parse_args()
     config, tokenizer = load_config(arguments.config), load_tokenizer(arguments.tokenizer)
     facts, rates = load_facts(arguments.facts)[:50], Rates(*(TERA * rate for rate in arguments.tera))
     rows: list[dict[str, object]] = []
+    sizes: dict[str, Sizes] = {}
     for name, kind in (item.split("=") for item in arguments.hf):
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind))
-        rows += Scale(config, name, network, tokenizer, read_json(arguments.prefixes)).rows(facts, rates)
+        scale = Scale(config, name, network, tokenizer, read_json(arguments.prefixes))
+        rows += scale.rows(facts, rates)
+        sizes[name] = scale.sizes
     table = pd.DataFrame(rows).groupby(["model", "stage"], sort=False).sum()
     table.loc[("all", ""), :] = table.sum()
     text = table.round(1).reset_index().to_markdown(index=False)
     replace_table(arguments.out, f"{text}\n\nAt {arguments.tera[0]:g} and {arguments.tera[1]:g} Tflop/s.")
+    replace_table(arguments.out, asked(config, sizes), "demands")
     sys.stderr.write(f"{text}\n")
     return 0
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
@@ -62,15 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(arguments)
     except (UserError, OSError, ValidationError, CycloptsError) as error:
         text = complaint(error) if isinstance(error, ValidationError) else str(error)
-        sys.stderr.write(f"error: {text}\n")
+        _say(f"error: {text}")
         return 2
     except Exception as error:
         if shown:
             raise
-        reason, path = one_line(error), _keep_traceback(arguments)
-        sys.stderr.write(f"error: unexpected {type(error).__name__} ({reason}); its traceback is in {path}\n")
+        reason, traceback_is = one_line(error), "shown with --traceback"
+        with suppress(OSError):  # the disk may be full
+            traceback_is = f"in {_keep_traceback(arguments)}"
+        _say(f"error: unexpected {type(error).__name__} ({reason}); its traceback is {traceback_is}")
         return 1
     return 0
+
+
+def _say(line: str) -> None:
+    """A line of its own on stderr, also where a progress bar stands."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 def _keep_traceback(arguments: Sequence[str]) -> Path:

@@ -20,6 +20,19 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 _UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS)
+_REFUSED = re.compile(r"^OSError: (\[Errno (?:28|30|122)\] .*)$", re.MULTILINE)
+"""A disk or a quota that is full, a file system that is read-only, at the end of a traceback."""
+
+
+def plainly(words: str) -> str | None:
+    """One line in the place of Snakemake's words, where these are a traceback, or name a remedy that is none here."""
+    if words.startswith("LockException"):
+        return (
+            "error: another run makes the same files in this folder; wait for its end "
+            "(only where files cannot be locked and a run was killed: --unlock)"
+        )
+    refused = _REFUSED.findall(words)
+    return f"error: {refused[-1]}" if refused else None
 
 
 @dataclass
@@ -115,17 +128,24 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.JOB_INFO and self.run:
             self.jobs[record.jobid], self.run.started[record.jobid] = record, now
         elif event == LogEvent.JOB_FINISHED and self.run and record.job_id in self.jobs:
-            self.words.setFormatter(logging.Formatter())
-            self.words.emit(logging.makeLogRecord({"msg": self.line(record.job_id, now), "levelno": logging.INFO}))
+            self._say(self.line(record.job_id, now))
         elif event == LogEvent.JOB_ERROR and self.run:
             self.run.started.pop(getattr(record, "jobid", None), None)
             self._theirs(record)
         elif event not in _UNSAID and not record.getMessage().startswith("Select jobs to execute"):
             self._theirs(record)
 
+    def _say(self, line: str, level: int = logging.INFO) -> None:
+        self.words.setFormatter(logging.Formatter())
+        self.words.emit(logging.makeLogRecord({"msg": line, "levelno": level}))
+
     def _theirs(self, record: logging.LogRecord) -> None:
-        self.words.setFormatter(self.formatter)
-        self.words.emit(record)
+        line = plainly(record.getMessage()) if record.levelno >= logging.ERROR else None
+        if line:
+            self._say(line, record.levelno)
+        else:
+            self.words.setFormatter(self.formatter)
+            self.words.emit(record)
 
     def line(self, number: int, now: float) -> str:
         """Of a job that has finished: when, which, how long it took; and what is left."""

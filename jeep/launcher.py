@@ -6,6 +6,7 @@ Snakemake reads them as targets.
 """
 
 import argparse
+import logging
 import re
 import sys
 
@@ -69,5 +70,6 @@ def main() -> None:
 
     from jeep import console
 
+    logging.raiseExceptions = False  # of a log file that cannot be written; its lines are on the terminal too
     LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_jeep", console)
     snakemake(with_lines(targets_first(sys.argv[1:])))

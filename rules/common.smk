@@ -38,9 +38,12 @@ if CONFIG.workdir:
 
 
 # Snakemake's lock outlives a run that is killed; that of the operating system does not.
-if workflow.is_main_process and alone_in(Path(".snakemake")):
-    for stale in Path(".snakemake/locks").glob("*.lock"):
-        stale.unlink()
+try:
+    if workflow.is_main_process and alone_in(Path(".snakemake")):
+        for stale in Path(".snakemake/locks").glob("*.lock"):
+            stale.unlink()
+except OSError as error:
+    raise WorkflowError(f"{Path('.snakemake').absolute()}: cannot be written ({error.strerror})") from None
 
 # Else every core would start a job on the same card. The profile of a cluster sets `gpu`: its head node is not asked.
 CARDS = visible_cards() if workflow.is_main_process else 0

@@ -90,10 +90,8 @@ rule covariance_part:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(
-            lambda wildcards: text_precision(wildcards.model), sums(lambda wildcards: len(MISSING[wildcards.model]))
-        ),
-        runtime=minutes(PASS_OVER_TEXT),
+        mem_mb=memory(DEMANDS.covariance, places=lambda wildcards: len(MISSING[wildcards.model])),
+        runtime=runtime("covariance_part"),
     params:
         options=lambda wildcards: sample_options(wildcards.model),
         places=lambda wildcards: places_option(wildcards.model),
@@ -124,8 +122,8 @@ for number, model in enumerate(CONFIG.models):
                 "../envs/jeep.yaml"
             resources:
                 gpu=gpus_of(model),
-                mem_mb=memory(text_precision(model), sums(len(MISSING[model]))),
-                runtime=minutes(PASS_OVER_TEXT),
+                mem_mb=memory(DEMANDS.covariance, model=model, places=len(MISSING[model])),
+                runtime=runtime("covariance"),
             params:
                 options=sample_options(model),
                 places=places_option(model),

@@ -130,8 +130,8 @@ rule targets:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(method_precision),
-        runtime=minutes(LONG),
+        mem_mb=memory(DEMANDS.run),
+        runtime=runtime("targets"),
     params:
         options=editing_options,
         compile=compile_option,
@@ -169,8 +169,8 @@ rule edit:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(method_precision, writing, training),
-        runtime=minutes(LONG),
+        mem_mb=memory(DEMANDS.edit),
+        runtime=runtime("edit"),
     params:
         options=editing_options,
         editor=editor_name,
@@ -205,8 +205,8 @@ rule apply_edit:
     conda:
         "../envs/jeep.yaml"
     resources:
-        mem_mb=memory(method_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.run),
+        runtime=runtime("apply_edit"),
     params:
         options=applying_options,
         code=stage_code("edit:apply_edit"),

@@ -23,8 +23,8 @@ rule evaluate:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(method_precision),
-        runtime=minutes(LONG),
+        mem_mb=memory(DEMANDS.run),
+        runtime=runtime("evaluate"),
     params:
         options=editing_options,
         metrics=dataset_field("metrics"),

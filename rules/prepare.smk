@@ -143,8 +143,8 @@ rule prefixes:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(model_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.read),
+        runtime=runtime("prefixes"),
     params:
         options=model_options,
         kinds=prefix_kinds,
@@ -169,8 +169,8 @@ rule hypernetwork:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(training_precision, training),
-        runtime=minutes(PASS_OVER_TEXT),
+        mem_mb=memory(DEMANDS.hypernetwork),
+        runtime=runtime("hypernetwork"),
     params:
         options=training_options,
         editor=editor_name,

@@ -84,8 +84,8 @@ rule probe_contrast:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(model_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.read),
+        runtime=runtime("probe_contrast"),
     params:
         options=model_options,
         limit=probe_field("prompts"),
@@ -111,8 +111,8 @@ rule probe_prompt:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(model_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.read),
+        runtime=runtime("probe_prompt"),
     params:
         options=model_options,
         number=probe_field("example"),
@@ -233,8 +233,8 @@ rule probe_words:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(model_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.read),
+        runtime=runtime("probe_words"),
     params:
         options=model_options,
         limit=probe_field("prompts"),

@@ -128,8 +128,8 @@ rule leaks:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(model_precision),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.read),
+        runtime=runtime("leaks"),
     params:
         options=model_options,
         limit=moved_limit,

@@ -56,11 +56,6 @@ def precisions_of(part):
     return [PLAN.precision(part.model, part.dataset, method) for method in part.methods] if part else []
 
 
-def widest(part):
-    """The precision that takes most of what they run in."""
-    return "float32" if "float32" in precisions_of(part) else next(iter(precisions_of(part)), "float32")
-
-
 def part_options(part):
     return run_options(part.model) if part else ""
 
@@ -196,8 +191,8 @@ rule case_study:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus_of(STUDY.model) if STUDY else 1,
-        mem_mb=memory(widest(STUDY)),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.shown, part=STUDY),
+        runtime=runtime("case_study"),
     params:
         options=part_options(STUDY),
         methods=STUDY.methods if STUDY else [],
@@ -231,8 +226,8 @@ rule quick_look:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus_of(QUICK.model) if QUICK else 1,
-        mem_mb=memory(widest(QUICK)),
-        runtime=minutes(SHORT),
+        mem_mb=memory(DEMANDS.shown, part=QUICK),
+        runtime=runtime("quick_look"),
     params:
         options=part_options(QUICK),
         metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",

@@ -17,7 +17,7 @@ def searched_editor(wildcards):
 
 
 def search_precision(wildcards):
-    return searched_editor(wildcards).precision(model_precision(wildcards))
+    return searched_editor(wildcards).precision(CONFIG.models[wildcards.model].dtype)
 
 
 def search_options(wildcards):
@@ -144,8 +144,10 @@ rule search:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(search_precision, training, sums(1)),
-        runtime=minutes(PASS_OVER_TEXT),
+        mem_mb=memory(
+            DEMANDS.search, editor=searched_editor, places=lambda wildcards: len(search_covariance(wildcards))
+        ),
+        runtime=runtime("search"),
     params:
         options=search_options,
         datasets=searched_sets,

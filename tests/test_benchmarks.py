@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, random_network, train_tiny
 from project import write_config
 
-from benchmarks import covariance_tokens, gpu, scale
+from benchmarks import covariance_tokens, gpu, memory, scale
 from benchmarks.operations import Needed, spent
 from benchmarks.report import BEGIN, END, table, write_report
 from jeep.common.errors import UserError
@@ -72,7 +72,8 @@ def test_the_paper_is_counted_without_its_weights(byte_level, facts, prefixes, t
     byte_level.save_pretrained(tmp_path / "tokenizer")
     write_jsonl(tmp_path / "facts.jsonl", (fact.to_json() for fact in facts[:2]))
     write_json(tmp_path / "prefixes.json", prefixes)
-    (tmp_path / "scale.md").write_text(f"{BEGIN}\n{END}\n")
+    demands = [mark.replace("benchmark", "demands") for mark in (BEGIN, END)]
+    (tmp_path / "scale.md").write_text("\n".join([BEGIN, END, *demands]))
     arguments = [
         "--tokenizer",
         "tokenizer",
@@ -87,12 +88,36 @@ def test_the_paper_is_counted_without_its_weights(byte_level, facts, prefixes, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", command)
     assert scale.main() == 0
-    rows = [
-        [cell.strip() for cell in line.split("|")[2:7]] for line in (tmp_path / "scale.md").read_text().splitlines()
-    ]
-    disk = {row[0]: float(row[3]) for row in rows[3:-3] if len(row) == 5}
+    first, second = (tmp_path / "scale.md").read_text().split(demands[0])
+    rows = [[cell.strip() for cell in line.split("|")[2:7]] for line in first.splitlines()]
+    disk = {row[0]: float(row[3]) for row in rows[3:-3] if len(row) == 5 and row[0]}
     assert disk["model"] == 24.2
     assert disk["covariances"] == 8.6
+    asked = {line.split("|")[2].strip(): line for line in second.splitlines()[3:-1]}
+    held = 3000 + 4 * 6050.9 * 1.3 + 16384**2 * (8 * 8 + 12) / 1e6  # eight sums in float64; the pass in float32
+    assert int(asked["covariance"].split("|")[3]) == pytest.approx(held, rel=1e-3)
+
+
+def test_jobs_hold_less_than_they_ask_for(tmp_path, monkeypatch):
+    """The commands of four rules, one behind the other, each in a process of its own; narrow models."""
+    (tmp_path / "page.md").write_text("\n".join(mark.replace("benchmark", "memory") for mark in (BEGIN, END)))
+    command = "memory --small --models llama --places 1 --facts 6 --records 2 --out found.json --page page.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", command.split())
+    assert memory.main() == 0
+    rows = read_json(tmp_path / "found.json")
+    assert [row["job"] for row in rows] == ["covariance", "targets", "edit", "evaluate"]
+    for row in rows:
+        assert 100 < row["measured_mb"] < row["asked_mb"], row
+    assert (tmp_path / "page.md").read_text().count("| llama, 2 layers") == 4
+
+
+def test_what_was_measured_is_less_than_what_is_asked_for_and_stands_in_the_page():
+    rows = read_json(ROOT / "benchmarks/results/memory.json")
+    assert all(0.5 < row["measured_mb"] / row["asked_mb"] < 1 for row in rows), rows
+    begin, end = (mark.replace("benchmark", "memory") for mark in (BEGIN, END))
+    shown = (ROOT / "docs/scale.md").read_text().split(begin)[1].split(end)[0].strip()
+    assert shown.startswith(memory.table(rows).rpartition("\n\n")[0])
 
 
 def test_covariances_of_more_text_edit_the_same_facts(byte_level, facts, tmp_path, monkeypatch):

@@ -5,12 +5,25 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
+import torch
 from cluster import slurm, squeue, why_not
-from project import environment, snakemake, write_config
+from project import environment, make_project, snakemake, write_config
+from safetensors.torch import save_file
 
 from jeep.__main__ import main
+from jeep.common.errors import UserError
+from jeep.common.storage import read_jsonl, write_jsonl, write_tensors
+from jeep.data.fetch import fetch_model
+from jeep.data.sources import PathSource
+from jeep.measure.runs import write_records
+from jeep.report.figures.style import save as save_figure
+
+LAUNCH = "import jeep.launcher; jeep.launcher.main()"
 
 
 def artifacts(folder):
@@ -71,7 +84,7 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
     write_config(folder, lambda c: c["models"]["tiny"].update(device="auto"))
     befalls = {"targets": cancelled, "edit": out_of_time, "evaluate": killed}
     asked = {}
-    command = [sys.executable, "-c", "import jeep.launcher; jeep.launcher.main()"]
+    command = [sys.executable, "-c", LAUNCH]
     command += ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5"]
     command += ["--set-threads", "targets=1", "edit=1", "evaluate=1", "--", "all"]  # as many as there: the same bits
     with slurm(tmp_path / "slurm"), (folder / "log").open("w") as log:
@@ -98,7 +111,7 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
 def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "results/facts/tiny/cities.jsonl"]
+    command = [sys.executable, "-c", LAUNCH, "--cores", "2", "results/facts/tiny/cities.jsonl"]
     options = {"cwd": folder, "env": environment(folder), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **options)
     while not list(folder.glob(".snakemake/locks/*.lock")):
@@ -108,7 +121,112 @@ def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):
     first.communicate()
     assert first.returncode == 0
     assert second.returncode != 0
-    assert "Another Snakemake" in second.stdout or "cannot be locked" in second.stdout
+    said = second.stdout.split("Building DAG of jobs...")[1].strip().splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: another run makes the same files in this folder; wait for its end")
+
+
+@contextmanager
+def disk(folder, size):
+    """A small disk of its own at a folder; skips where none can be mounted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder, left=0):
+    """Leave so many bytes of a disk."""
+    with suppress(OSError), (folder / "filling").open("wb") as file:
+        file.write(bytes(shutil.disk_usage(folder).free - left))
+
+
+def figure(path):
+    drawing, axes = plt.subplots()
+    axes.scatter(*torch.rand(2, 30_000))
+    save_figure(drawing, path)
+
+
+WRITERS = {
+    "rows.jsonl": lambda path: write_jsonl(path, ({"text": "x" * 100} for _ in range(5000))),
+    "tensors.safetensors": lambda path: write_tensors(path, {"x": torch.zeros(100_000)}),
+    "records.parquet": lambda path: write_records(path, [(1, pd.DataFrame({"x": torch.randn(50_000).numpy()}))], None),
+    "figure.pdf": figure,
+    "folder": lambda path: fetch_model(PathSource(kind="path", path=path.parents[1] / "model"), path),
+}
+"""What writes half a megabyte or so, in each of the ways that stages write."""
+
+
+@pytest.mark.parametrize("left", [0, 4096, 65536])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_that_is_full_is_one_line_and_nothing_half_written(tmp_path, name, left):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    save_file({"x": torch.zeros(100_000)}, tmp_path / "model/model.safetensors")
+    with disk(tmp_path / "small", "200k") as small:
+        fill(small, left)
+        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)$") as error:
+            WRITERS[name](small / name)
+        assert str(error.value).startswith(str(small / name).removesuffix("pdf"))
+        assert [path.name for path in small.iterdir()] == ["filling"]
+
+
+def error_lines(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+
+def test_a_stage_on_a_full_or_read_only_disk_ends_in_one_line(tmp_path, capsys):
+    rows = [{"title": "", "text": "word " * 50} for _ in range(2000)]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    source = f'{{"kind": "path", "path": "{tmp_path / "in.jsonl"}"}}'
+    with disk(tmp_path / "small", "100k") as small:
+        command = ["corpus", "--source", source, "--out", str(small / "out/corpus.jsonl")]
+        assert main(command) == 2
+        assert error_lines(capsys) == [f"error: {small}/out/corpus.jsonl: cannot be written (No space left on device)"]
+        assert list((small / "out").iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        assert main(command) == 2
+        assert error_lines(capsys) == [f"error: {small}/out/corpus.jsonl: cannot be written (Read-only file system)"]
+
+
+def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(byte_level, tmp_path):
+    with disk(tmp_path / "small", "8m") as small:
+        folder = small / "project"
+        make_project(folder, byte_level)
+        target = "results/corpus/wikipedia.jsonl"
+        for left, said in ((0, "error: [Errno 28] No space left"), (24576, f"error: {target}: cannot be written")):
+            fill(small, left)
+            status, output = snakemake(folder, target, check=False)
+            assert status != 0
+            assert output.count(said) == 1, output[-3000:]
+            assert "Traceback" not in output
+            assert not (folder / target).exists()
+        (small / "filling").unlink()
+        snakemake(folder, target)
+        assert len(list(read_jsonl(folder / target))) == 300
+        assert not [path for path in (folder / "results/corpus").iterdir() if path.name.startswith(".")]
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        status, output = snakemake(folder, "results/facts/tiny/cities.jsonl", check=False)
+        assert status != 0
+        assert f"{folder}/.snakemake: cannot be written (Read-only file system)" in output
+        assert "Traceback" not in output
+
+
+def test_read_only_results_are_named(fresh, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    with disk(folder / "results", "100k") as results:
+        subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+        status, output = snakemake(folder, "results/corpus/wikipedia.jsonl", check=False)
+    assert status != 0
+    assert output.strip().endswith("error: [Errno 30] Read-only file system: 'results/corpus'"), output[-2000:]
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ import torch
 from project import LATER, jobs, snakemake, write_config
 
 from jeep.common.storage import read_jsonl, read_provenance, read_tensors
+from jeep.config.config import load_config
+from jeep.config.demands import Demands
+from jeep.config.needs import Sizes
+from jeep.config.plan import Plan
 from jeep.launcher import targets_first
 
 PROBE = {
@@ -348,3 +352,23 @@ def test_a_job_is_given_what_its_model_and_its_facts_ask_for(fresh):
     assert set(re.findall(r"gpu=(\d+)", output)) == {"2"}
     assert "--on-invalid skip --chat" in output
     assert "--device balanced:2" in output
+
+
+def test_a_job_asks_for_what_the_table_of_the_docs_says(fresh, tmp_path):
+    """The largest memory and the minutes of each rule's jobs: as Snakemake has them, and as benchmarks.scale does."""
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    shutil.copytree(folder / "tiny", folder / "results/models/tiny")  # before it is there, nothing is known of its jobs
+    config = folder / "results/models/tiny/config.json"  # of a model whose matrices are larger than what is rounded
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 3000}))
+    _, output = snakemake(folder, "-n", "--", "all", "results/checkpoints/tiny/cities/jeep/seed0/6")
+    found = {}
+    for rule, resources in re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)", output, re.MULTILINE):
+        asked = {name: int(value) for name, value in re.findall(r"(mem_mb|runtime)=(\d+)", resources)}
+        found.setdefault(re.sub("_0_tiny$", "", rule), set()).add((asked.get("mem_mb"), asked.get("runtime")))
+    sizes = Sizes.of(folder / "results/models/tiny")
+    rows = Demands(Plan(load_config(folder / "config/config.yaml"))).table({"tiny": sizes})
+    table = {row["rule"]: (row["mem_mb"], row["runtime"]) for row in rows}
+    assert table.keys() == {"prefixes", "covariance", "targets", "edit", "evaluate", "apply_edit"}
+    assert {rule: max(found[rule]) for rule in table} == table
+    assert len(set(table.values())) == 4

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all; safetensors and JSON lines; content digests."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,21 +14,44 @@ from typing import Any, TextIO
 
 from jeep.common.errors import UserError
 
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""A disk or a quota that is full, a file that grows too large, a file system that is read-only."""
+
+
+@contextmanager
+def written(path: Path | str) -> Iterator[None]:
+    """A full disk, or one that may not be written, is a UserError that names `path`, whatever in the block says so."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of safetensors and shutil only the text says what the operating system has
+        number, text = getattr(error, "errno", None), str(error)
+        reason = next((os.strerror(each) for each in _REFUSED if each == number or os.strerror(each) in text), None)
+        if reason is None:
+            raise
+        raise UserError(f"{path}: cannot be written ({reason})") from error
+
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there when the block ends without an exception.
 
-    What the block writes may be a file or a folder. After an exception nothing is left of it.
+    What the block writes may be a file or a folder. After an exception nothing is left of it. Raises UserError where
+    the disk is full or may not be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield scratch / path.name
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(scratch / path.name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with written(path):
+            yield scratch / path.name
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(scratch / path.name, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,9 +1,15 @@
-"""What a job needs of a machine's memory: from the checkpoint and the files that it reads, in megabytes. No torch."""
+"""What a job needs of a machine's memory, in megabytes: from a checkpoint's sizes and what is to be done. No torch.
+
+On a GPU a part of it lies there; what is asked for is enough where all of it lies in the machine's own memory.
+`python -m benchmarks.memory` measures jobs beside it (docs/scale.md).
+"""
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jeep.common.settings import Dtype
 
@@ -15,42 +21,82 @@ PROCESS = 3000
 """Python, PyTorch and its libraries, and what CUDA maps into a process."""
 BATCH = 0.3
 """A batch and what is kept for it, as a share of the weights: `token_budget` bounds it."""
+PROMPT = 12
+"""Tokens of a fact's prompt behind what all prompts have in front: its subject, and the relation where it is read."""
 MORE = 0.5
 """By how much a job may take more when it has failed, for each time."""
 
 
-def _configuration(checkpoint: Path) -> dict:
-    """A checkpoint's config.json. Raises FileNotFoundError while the checkpoint is not there."""
-    known = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    return known | known.get("text_config", {})  # of a model that also sees
+@dataclass(frozen=True)
+class Sizes:
+    """What of a checkpoint the memory of its jobs follows from."""
+
+    parameters: int
+    inputs: int
+    """Of an MLP's W_O, d_in."""
+    width: int
+    """Of a state, d."""
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Sizes":
+        """Of a checkpoint folder. Raises FileNotFoundError while it is not there."""
+        from safetensors import safe_open
+
+        known = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        parameters = 0
+        for path in checkpoint.glob("*.safetensors"):
+            with safe_open(path, framework="numpy") as file:
+                parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        return cls.configured(known, parameters)
+
+    @classmethod
+    def configured(cls, known: Mapping[str, Any], parameters: int) -> "Sizes":
+        """From a model's configuration. An MLP is four times as wide as a state where it does not say."""
+        known = {**known, **known.get("text_config", {})}  # of a model that also sees
+        width = next((known[name] for name in _WIDTH if known.get(name)), 0)
+        inner = next((known[name] for name in _INNER if known.get(name)), None)
+        return cls(parameters, inner or 4 * width, width)
 
 
-def weights(checkpoint: Path, dtype: Dtype) -> float:
-    """A checkpoint's weights in a precision. Raises FileNotFoundError while it is not there."""
-    known = _configuration(checkpoint)
-    stored = str(known.get("dtype") or known.get("torch_dtype") or dtype).removeprefix("torch.")
-    size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-    return size / _MEGA * _BYTES[dtype] / _BYTES.get(stored, _BYTES[dtype])
+def weights(sizes: Sizes, dtype: Dtype) -> float:
+    """A model in a precision."""
+    return sizes.parameters * _BYTES[dtype] / _MEGA
 
 
-def inputs(checkpoint: Path) -> int:
-    """Inputs of an MLP's W_O, d_in; four times the width where the configuration does not say."""
-    known = _configuration(checkpoint)
-    inner = next((known[name] for name in _INNER if known.get(name)), None)
-    return inner or 4 * next((known[name] for name in _WIDTH if known.get(name)), 0)
+def running(sizes: Sizes, dtype: Dtype) -> float:
+    """A model, and a batch that runs in it."""
+    return weights(sizes, dtype) * (1 + BATCH)
 
 
-def covariances(checkpoint: Path, places: int) -> float:
+def training(sizes: Sizes, dtype: Dtype) -> float:
+    """Gradients and moments of what is trained: a block, or a hyper-network, and a batch that keeps every state."""
+    return weights(sizes, dtype)
+
+
+def covariances(sizes: Sizes, places: int) -> float:
     """The sums of a pass in float64, with one product in float32 and one in float64 beside them."""
-    return inputs(checkpoint) ** 2 * (8 * places + 12) / _MEGA
+    return sizes.inputs**2 * (8 * places + 12) / _MEGA
 
 
-def closed_form(checkpoint: Path, facts: int, prompts: int) -> float:
-    """A covariance and its factor in float64, and the keys of all facts under all prompts (docs/architecture.md)."""
-    size = inputs(checkpoint)
-    return (24 * size**2 + 8 * size * facts * (prompts + 2)) / _MEGA
+def closed_form(sizes: Sizes, dtype: Dtype, matrices: int, facts: int, prompts: int) -> float:
+    """Writing facts into W_O, each under so many prompts (docs/architecture.md, *Closed form*).
+
+    All covariances in float32, λC + KKᵀ and its factor in float64; the states and keys of all prompts; keys, residuals
+    and target vectors of all facts; each W_O as it was, and its change.
+    """
+    d_in, d = sizes.inputs, sizes.width
+    square = d_in**2 * (4 * matrices + 16)
+    by_prompt = 8 * d_in + PROMPT * d * _BYTES[dtype]
+    by_fact = 16 * d_in + 40 * d
+    changes = d_in * d * (matrices * (_BYTES[dtype] + 4) + 8)
+    return (square + facts * (prompts * by_prompt + by_fact) + changes) / _MEGA
 
 
-def total(parts: Iterable[float], attempt: int) -> int:
-    """Megabytes of a job, more on each attempt."""
-    return math.ceil((PROCESS + sum(parts)) * (1 + MORE * (attempt - 1)))
+def normal_equations(sizes: Sizes, matrices: int) -> float:
+    """The sums K Kᵀ and D Kᵀ of each W_O in float64, and one factor."""
+    return 8 * sizes.inputs * (matrices * (sizes.inputs + sizes.width) + sizes.inputs) / _MEGA
+
+
+def total(held: float, attempt: int = 1) -> int:
+    """Megabytes of a job that holds so many, more on each attempt."""
+    return math.ceil((PROCESS + held) * (1 + MORE * (attempt - 1)))

@@ -1,5 +1,6 @@
 """Bring models, data packages and data files onto this machine: pinned, checked, and whole or not at all."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def download(source: UrlSource, out: Path) -> None:
         if size and temporary.stat().st_size != size:
             raise UserError(f"{source.url}: the download ended early; run again")
         check_digest(temporary, source.sha256, source.url)
+        if source.sha256 is None:
+            logging.info("%s: taken as it came; its sha256 is %s", source.url, sha256(temporary))
 
 
 def fetch_file(source: UrlSource | PathSource | WheelSource, out: Path) -> None:

@@ -46,6 +46,7 @@ class UrlSource(Strict):
     kind: Literal["url"]
     url: Annotated[str, Field(pattern=r"^https?://")]
     sha256: Sha256 | None = None
+    """Digest of the file: another one is refused. Where absent, the log of its download says it, to be put here."""
 
 
 class DemoSource(Strict):

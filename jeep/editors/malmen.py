@@ -6,7 +6,7 @@ Each answer token asks for d = −lr (k·k̃) δ̃; ΔW = D Kᵀ (K Kᵀ + e^λ�
 
 from typing import ClassVar, Literal
 
-from jeep.editors.base import HyperEditor
+from jeep.editors.hyper import HyperEditor
 
 
 class Malmen(HyperEditor):
@@ -16,14 +16,9 @@ class Malmen(HyperEditor):
     tokens: Literal["all", "answer"] = "answer"
     """Tokens whose shifts count: those at which an answer is predicted, or all that have a gradient."""
 
-    def change(self, network, signals, weight):
-        """ΔW; K Kᵀ and D Kᵀ are summed over chunks of tokens, and solved in float64."""
-        import torch
-
-        products = 0
-        for keys, gradients in signals.chunks(network.learning_rate):
-            products = products + self._shifts(network, keys, gradients, weight).double().mT @ keys.double()
-        return torch.cholesky_solve(products.mT, self._factor(network, signals, weight)).mT.to(network.learning_rate)
+    def sums(self, network, weight, device=None):
+        """Both sides of the normal equation."""
+        return _NormalEquation(network, weight, device)
 
     def pull_back(self, network, signals, weight, change, gradient):
         """Add to the network's gradients, through the normal equation in closed form.
@@ -33,31 +28,54 @@ class Malmen(HyperEditor):
         """
         import torch
 
-        factor = self._factor(network, signals, weight)
-        solved = torch.cholesky_solve(gradient.mT.double(), factor)
+        equation = _NormalEquation(network, weight)
+        for keys, _ in signals.chunks(network.learning_rate):
+            equation.add_keys(keys)
+        solved = torch.cholesky_solve(gradient.mT.double(), equation.factor())
         prior = network.log_prior[weight]
         (-(prior.exp().detach() * (solved * change.mT).sum().to(prior)) * prior).backward()
         for keys, gradients in signals.chunks(network.learning_rate):
             pulled = keys @ solved.to(keys)
-            (self._shifts(network, keys, gradients, weight) * pulled).sum().backward()
+            (_shifts(network, keys, gradients, weight) * pulled).sum().backward()
 
-    @staticmethod
-    def _shifts(network, keys, gradients, weight):
-        """d of each token, as rows."""
-        pseudo_keys, pseudo_gradients = network(keys, gradients, weight)
-        return -network.learning_rate[weight] * (keys * pseudo_keys).sum(1, keepdim=True) * pseudo_gradients
 
-    @staticmethod
-    def _factor(network, signals, weight):
-        """The Cholesky factor of K Kᵀ + e^λ̂ I, in float64."""
+class _NormalEquation:
+    """K Kᵀ + e^λ̂ I and D Kᵀ of one weight, in float64: 8 d_in (d_in + d_out) bytes, however many tokens there are."""
+
+    def __init__(self, network, weight, device=None):
         import torch
 
-        prior = network.log_prior[weight].detach().double().exp()
-        size = signals.keys.shape[1]
-        gram = prior * torch.eye(size, dtype=torch.float64, device=prior.device)
-        for keys, _ in signals.chunks(network.learning_rate):
-            gram += keys.double().mT @ keys.double()
-        return torch.linalg.cholesky(gram)
+        self.network, self.weight = network, weight
+        prior = network.log_prior[weight].detach().to(device, torch.float64).exp()
+        self.gram = prior * torch.eye(network.sizes[0], dtype=torch.float64, device=prior.device)
+        self.products = self.gram.new_zeros(*reversed(network.sizes))
+
+    def add(self, signals):
+        for keys, gradients in signals.chunks(self.network.learning_rate):
+            shifts = _shifts(self.network, keys, gradients, self.weight)
+            self.products.addmm_(shifts.to(self.gram).mT, keys.to(self.gram))
+            self.add_keys(keys)
+
+    def add_keys(self, keys):
+        keys = keys.to(self.gram)
+        self.gram.addmm_(keys.mT, keys)
+
+    def factor(self):
+        """The Cholesky factor of K Kᵀ + e^λ̂ I."""
+        import torch
+
+        return torch.linalg.cholesky(self.gram)
+
+    def change(self):
+        import torch
+
+        return torch.cholesky_solve(self.products.mT, self.factor()).mT.to(self.network.learning_rate)
+
+
+def _shifts(network, keys, gradients, weight):
+    """d of each token, as rows."""
+    pseudo_keys, pseudo_gradients = network(keys, gradients, weight)
+    return -network.learning_rate[weight] * (keys * pseudo_keys).sum(1, keepdim=True) * pseudo_gradients
 
 
 EDITOR = Malmen

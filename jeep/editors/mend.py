@@ -5,7 +5,7 @@
 
 from typing import Literal
 
-from jeep.editors.base import HyperEditor
+from jeep.editors.hyper import HyperEditor
 
 
 class Mend(HyperEditor):
@@ -14,19 +14,34 @@ class Mend(HyperEditor):
     tokens: Literal["all", "answer"] = "all"
     """Tokens whose gradients count: all that have one, or those at which an answer is predicted."""
 
-    def change(self, network, signals, weight):
-        """ΔW."""
-        return sum(self._term(network, *chunk, weight) for chunk in signals.chunks(network.learning_rate))
+    def sums(self, network, weight, device=None):
+        """ΔW itself, on the network's device wherever normal equations are solved."""
+        return _Products(network, weight)
 
     def pull_back(self, network, signals, weight, change, gradient):
         """Add to the network's gradients: of ⟨∂L/∂ΔW, ΔW⟩, chunk by chunk."""
         for chunk in signals.chunks(network.learning_rate):
-            (self._term(network, *chunk, weight) * gradient).sum().backward()
+            (_term(network, *chunk, weight) * gradient).sum().backward()
 
-    @staticmethod
-    def _term(network, keys, gradients, weight):
-        keys, gradients = network(keys, gradients, weight)
-        return -network.learning_rate[weight] * (gradients.mT @ keys)
+
+class _Products:
+    """−lr Σ δ̃ k̃ᵀ."""
+
+    def __init__(self, network, weight):
+        self.network, self.weight, self.total = network, weight, 0
+
+    def add(self, signals):
+        for chunk in signals.chunks(self.network.learning_rate):
+            self.total = self.total + _term(self.network, *chunk, self.weight)
+
+    def change(self):
+        return self.total
+
+
+def _term(network, keys, gradients, weight):
+    """The part of ΔW that some tokens make."""
+    keys, gradients = network(keys, gradients, weight)
+    return -network.learning_rate[weight] * (gradients.mT @ keys)
 
 
 EDITOR = Mend

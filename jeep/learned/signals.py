@@ -19,7 +19,7 @@ Tokens = Literal["all", "answer"]
 def collect_signals(
     model: EditableModel, answers: Answers, chosen: Sequence[int], layers: Sequence[int], tokens: Tokens
 ) -> list[Signals]:
-    """For each layer's W_O, the keys and gradients of the chosen questions' tokens, in float32 (or wider).
+    """For each layer's W_O, the keys and gradients of all chosen questions' tokens, in float32 (or wider).
 
     The loss of a question is the mean NLL of its answer's tokens; nothing depends on how questions are batched.
     `tokens`: all those with a gradient, or the ones at which an answer is predicted.
@@ -28,7 +28,18 @@ def collect_signals(
     for batch in answers.batches(chosen):
         for number, pair in enumerate(_signals(model, answers, batch, layers, tokens)):
             parts[number].append(pair)
-    return [Signals(*map(torch.cat, zip(*pairs, strict=True))) for pairs in parts]
+    # One layer's tokens are there twice, not all layers'.
+    return [Signals(*map(torch.cat, zip(*parts.pop(0), strict=True))) for _ in layers]
+
+
+def signals_by_batch(
+    model: EditableModel, answers: Answers, layers: Sequence[int], tokens: Tokens
+) -> Iterator[list[Signals]]:
+    """As `collect_signals`, of all questions, a batch at a time; nothing of one is kept when the next is made."""
+    for batch in answers.batches(range(len(answers))):
+        answers.prepare(batch)
+        yield [Signals(*pair) for pair in _signals(model, answers, batch, layers, tokens)]
+        answers.forget()
 
 
 def _signals(

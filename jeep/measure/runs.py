@@ -74,7 +74,10 @@ class Run:
         return self.out.with_name(f".{self.out.name}.partial")
 
     def make(self) -> tuple[dict[int, pd.DataFrame], dict[int, float]]:
-        """Make what is not there: the folder; the results of each number, if asked for; the seconds of each edit."""
+        """Make what is not there: the edits; the results of each number, if asked for; the seconds of each edit.
+
+        All of it waits in `partial` until `publish`.
+        """
         seconds = {count: took for count in self.tasks if (took := self._kept(count)) is not None}
         for count, deltas, took in self._changes(seconds):
             task = self.tasks[count]
@@ -88,12 +91,15 @@ class Run:
             write_json(self._path(count, "json"), {"mark": self.mark, "seconds": took})
             seconds[count] = took
         results = {count: pd.read_parquet(self._path(count, "parquet")) for count in self.tasks if self.metrics}
+        return results, {count: seconds[count] for count in self.tasks}
+
+    def publish(self) -> None:
+        """Put the edits in their folder, when what was found of them is written: until then nothing is lost."""
         with atomic(self.out) as folder:
             folder.mkdir()
             for count in self.tasks:
                 os.replace(self._path(count, "safetensors"), folder / f"{count}.safetensors")
         shutil.rmtree(self.partial)
-        return results, {count: seconds[count] for count in self.tasks}
 
     def _path(self, count: int, kind: str) -> Path:
         return self.partial / f"{count}.{kind}"
@@ -101,7 +107,8 @@ class Run:
     def _kept(self, count: int) -> float | None:
         """The seconds of an edit that a killed run has finished; None where there is none."""
         path = self._path(count, "json")
-        known = read_json(path) if path.is_file() else {}
+        whole = path.is_file() and self._path(count, "safetensors").is_file()
+        known = read_json(path) if whole else {}
         return known["seconds"] if known.get("mark") == self.mark else None
 
     def _changes(self, kept: Mapping[int, float]) -> Iterator[tuple[int, dict[str, Tensor], float]]:

@@ -158,6 +158,7 @@ def edit(
         write_records(records, results.items(), run_columns)
     if seconds:
         write_json(seconds, {"loading": loading} | {str(count): each for count, each in took.items()})
+    run.publish()
 
 
 def apply_edit(*, checkpoint: Checkpoint, deltas: Path, out: Out) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Protocol, with_values
-from jeep.common.storage import write_jsonl
+from jeep.common.storage import write_jsonl, written
 from jeep.editors import load_editor
 from jeep.model.progress import fingerprint
 from jeep.tuning.bench import Bench
@@ -108,7 +108,7 @@ class _Notes:
         logging.info("round %d: Score %.2f with %s", trial["round"], trial["Score"], trial["settings"])
         self.trials[self._key(trial["round"], trial["settings"])] = trial
         if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
+            with written(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(trial, ensure_ascii=False) + "\n")
 
 

@@ -2,12 +2,15 @@
 
 import hashlib
 import http.server
+import json
+import re
 import threading
 import zipfile
 
 import pytest
 import torch
 
+from jeep.__main__ import main
 from jeep.common import provenance
 from jeep.common.errors import UserError
 from jeep.common.storage import (
@@ -124,6 +127,27 @@ def test_a_download_is_checked(server, tmp_path):
     with pytest.raises(UserError, match="sha256 is"):
         fetch_file(UrlSource(kind="url", url=f"{server}/whole", sha256="0" * 64), tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+def test_the_digest_of_a_download_that_names_none_is_said_and_holds_the_next(server, tmp_path, caplog, capsys):
+    """What the log says, put into the source, is what the command takes; of another file it keeps nothing."""
+    caplog.set_level("INFO")
+    fetch_file(UrlSource(kind="url", url=f"{server}/whole"), tmp_path / "first")
+    (said,) = re.findall(r"its sha256 is ([0-9a-f]{64})$", caplog.text, re.MULTILINE)
+    assert said == hashlib.sha256(b"facts").hexdigest()
+
+    def fetch(digest):
+        source = json.dumps({"kind": "url", "url": f"{server}/whole", "sha256": digest})
+        return main(["fetch-file", "--source", source, "--out", str(tmp_path / "next")])
+
+    assert fetch(said) == 0
+    (tmp_path / "next").unlink()
+    other = hashlib.sha256(b"other").hexdigest()
+    assert fetch(other) == 2
+    assert f"sha256 is {said}, expected {other}" in capsys.readouterr().err
+    assert fetch("facts") == 2
+    assert "sha256: String should match pattern" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_a_download_that_ends_early_is_not_kept(server, tmp_path):

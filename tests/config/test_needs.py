@@ -4,39 +4,73 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from safetensors.numpy import save_file
 
 from jeep.config import needs
+from jeep.config.config import load_config
+from jeep.config.demands import Demands, minutes
+from jeep.config.needs import Sizes
+from jeep.config.plan import Plan
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A million weights, stored in float16."""
-    save_file({"w": np.zeros((1000, 1000), np.float16)}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"dtype": "float16", "hidden_size": 500}))
+    """A million weights in two files."""
+    for name in ("one", "two"):
+        save_file({name: np.zeros((500, 1000), np.float16)}, tmp_path / f"{name}.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 500}))
     return tmp_path
 
 
-def test_weights_in_the_precision_that_is_asked_for(checkpoint):
-    assert needs.weights(checkpoint, "float16") == pytest.approx(2, rel=0.01)
-    assert needs.weights(checkpoint, "float32") == pytest.approx(4, rel=0.01)
-    (checkpoint / "config.json").write_text(json.dumps({"torch_dtype": "float32"}))
-    assert needs.weights(checkpoint, "float16") == pytest.approx(1, rel=0.01)
+def test_sizes_are_read_from_a_checkpoint(checkpoint):
+    assert Sizes.of(checkpoint) == Sizes(1_000_000, 2000, 500)
+    (checkpoint / "config.json").write_text(json.dumps({"n_embd": 500, "n_inner": 700}))
+    assert Sizes.of(checkpoint) == Sizes(1_000_000, 700, 500)
+    (checkpoint / "config.json").write_text(json.dumps({"text_config": {"hidden_size": 30, "intermediate_size": 70}}))
+    assert Sizes.of(checkpoint) == Sizes(1_000_000, 70, 30)
 
 
 def test_while_there_is_no_checkpoint_nothing_is_known(tmp_path):
     with pytest.raises(FileNotFoundError):
-        needs.weights(tmp_path / "none", "float32")
+        Sizes.of(tmp_path / "none")
 
 
-def test_matrices_of_an_mlp_and_keys_of_facts(checkpoint):
-    assert needs.inputs(checkpoint) == 2000
-    assert needs.covariances(checkpoint, 3) == 2000**2 * (3 * 8 + 12) / 1e6
-    # C and its factor and the product, float64; keys of 10 facts under 6 prompts, gathered, pooled and solved
-    assert needs.closed_form(checkpoint, 10, 6) == (3 * 8 * 2000**2 + 8 * 2000 * 10 * 8) / 1e6
-    (checkpoint / "config.json").write_text(json.dumps({"n_embd": 500, "n_inner": 700}))
-    assert needs.inputs(checkpoint) == 700
+SIZES = Sizes(parameters=1_000_000, inputs=2000, width=500)
+
+
+def test_a_model_runs_in_a_precision():
+    assert needs.running(SIZES, "float16") == pytest.approx(2 * 1.3)
+    assert needs.running(SIZES, "float32") == pytest.approx(4 * 1.3)
+
+
+def test_matrices_of_an_mlp_and_keys_of_facts():
+    assert needs.covariances(SIZES, 3) == 2000**2 * (3 * 8 + 12) / 1e6
+    # Of two matrices: C in float32, and once the sum and its factor in float64; W_O in float16 and its change in
+    # float32, and once in float64. Of 10 facts: keys under 6 prompts, gathered and stacked; states of their 12 tokens.
+    nothing = needs.closed_form(SIZES, "float16", 2, 0, 6)
+    assert nothing == pytest.approx((2000**2 * (2 * 4 + 16) + 2000 * 500 * (2 * (2 + 4) + 8)) / 1e6)
+    facts = needs.closed_form(SIZES, "float16", 2, 10, 6) - nothing
+    assert facts == pytest.approx(10 * (6 * (8 * 2000 + 12 * 500 * 2) + 16 * 2000 + 40 * 500) / 1e6)
+    assert needs.normal_equations(SIZES, 2) == 8 * 2000 * (2 * 2500 + 2000) / 1e6
 
 
 def test_another_attempt_gets_more():
-    assert [needs.total([500.0, 500.0], attempt) for attempt in (1, 2, 3)] == [4000, 6000, 8000]
+    assert [needs.total(1000.0, attempt) for attempt in (1, 2, 3)] == [4000, 6000, 8000]
+    assert [minutes("edit", attempt) for attempt in (1, 2)] == [480, 960]
+
+
+def test_an_edit_asks_for_what_its_editor_holds():
+    """Of the paper's grid: the largest number of edits, every covariance, or what is trained and summed."""
+    demands = Demands(Plan(load_config(ROOT / "config/paper.yaml")))
+    run = demands.run(SIZES, "gptj", "mcf", "jeep")
+    assert run == needs.running(SIZES, "float16")
+    held = {
+        method: demands.edit(SIZES, "gptj", "mcf", method) for method in ("jeep", "memit", "rome", "mend", "malmen")
+    }
+    assert held["jeep"] - run == pytest.approx(needs.closed_form(SIZES, "float16", 8, 10_000, 6))
+    wide = needs.running(SIZES, "float32")
+    assert held["memit"] - wide == pytest.approx(needs.closed_form(SIZES, "float32", 6, 10_000, 6))
+    assert held["rome"] - wide == pytest.approx(needs.closed_form(SIZES, "float32", 1, 1, 21))
+    assert held["mend"] - wide == pytest.approx(4)
+    assert held["malmen"] - held["mend"] == pytest.approx(needs.normal_equations(SIZES, 6))

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from jeep.editors import load_editor
 from jeep.learned.answers import Answers
 from jeep.learned.hypernetworks import Block, HyperNetwork, Normalizer, Signals
 from jeep.learned.meta_training import Trainer
-from jeep.learned.signals import collect_signals
+from jeep.learned.signals import collect_signals, signals_by_batch
 from jeep.measure.evaluate import evaluate
 from jeep.model import progress
 from jeep.model.editable import EditableModel
@@ -316,6 +317,37 @@ def test_an_edit_does_not_depend_on_its_batches(name, model, facts):
     whole, parts = (editor.edit(model, replace(task, token_budget=budget)) for budget in (10_000, 30))
     for key in whole:
         torch.testing.assert_close(whole[key], parts[key])
+
+
+@pytest.mark.parametrize("name", ["mend", "malmen"])
+def test_an_edit_sums_by_batch_what_all_tokens_at_once_give(name, model, facts):
+    """Sums in the order of the batches, against those over all tokens in one product."""
+    network = random_network(model, name)
+    network.normalizer.update(torch.randn(100, sum(network.sizes)).double())
+    editor = load_editor(name, SETTINGS)
+    answers = Answers(model, [fact.asked for fact in facts], min(LAYERS), 30)
+    assert len(answers.batches(range(len(facts)))) > 2
+    answers.prepare(range(len(facts)))
+    whole = collect_signals(model, answers, range(len(facts)), LAYERS, editor.tokens)
+    edited = editor.edit(model, Task(facts, (), 30, hypernetwork=network.tensors()))
+    for weight, layer in enumerate(LAYERS):
+        with torch.no_grad():
+            plain = model.as_stored(layer, editor.change(network, whole[weight], weight))
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(edited[model.parameter_name(layer)], plain.float())
+
+
+def test_nothing_of_a_batch_is_kept_when_the_next_one_is_made(model, facts):
+    answers = Answers(model, [fact.asked for fact in facts], min(LAYERS), 30)
+    kept, counted = [], 0
+    for batch in signals_by_batch(model, answers, LAYERS, "all"):
+        assert not any(each() for each in kept)
+        kept = [weakref.ref(each) for each in batch]
+        assert 0 < len(answers.states) < len(facts)
+        counted += len(answers.states)
+        del batch
+    assert counted == len(facts)
+    assert not answers.states
 
 
 def test_the_stages_hand_the_network_on(trained, facts, tmp_path):

@@ -37,9 +37,13 @@ class Method:
 def run(trained, facts, tmp_path):
     task = Task(facts[:5], ("{}",), 512)
 
-    def make(method, counts=(1, 3, 5), metrics="counterfact", mark="a"):
+    def make(method, counts=(1, 3, 5), metrics="counterfact", mark="a", publish=True):
         tasks = {count: task.of_first(count, None) for count in counts}
-        return Run(trained, method, facts[:5], tasks, metrics, tmp_path / "out", {"editor": "e"}, mark).make()
+        made = Run(trained, method, facts[:5], tasks, metrics, tmp_path / "out", {"editor": "e"}, mark)
+        result = made.make()
+        if publish:
+            made.publish()
+        return result
 
     return make
 
@@ -79,6 +83,18 @@ def test_a_killed_one_makes_what_it_had_not_finished(run, trained, tmp_path):
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
 
+def test_until_what_was_found_is_written_no_edit_is_lost(run, trained, tmp_path):
+    """As where the disk is full when the results are written; and where one was killed as it moved the edits."""
+    found, _ = run(Method(trained.parameter_name(1)), publish=False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / ".out.partial/3.safetensors").unlink()
+    again = Method(trained.parameter_name(1))
+    results, _ = run(again)
+    assert again.made == [3]
+    pd.testing.assert_frame_equal(results[5], found[5])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{n}.safetensors" for n in (1, 3, 5)]
+
+
 def test_what_depends_on_something_else_is_made_anew(run, trained):
     name = trained.parameter_name(1)
     with pytest.raises(KeyboardInterrupt):
@@ -109,9 +125,10 @@ def test_facts_that_have_all_lost_their_targets_leave_the_model_alone(trained, f
     task = Task(facts[:3], ("{}",), 512)
     vectors = {fact.case_id: Target(fact.case_id, torch.zeros(1, 4), torch.zeros(1, 4), [], []) for fact in facts[1:3]}
     tasks = {1: Task([], ("{}",), 512), 3: Task(facts[1:3], ("{}",), 512)}
-    results, _ = Run(
-        trained, Method(trained.parameter_name(1)), facts[:3], tasks, "counterfact", tmp_path / "out", {}, "a"
-    ).make()
+    method = Method(trained.parameter_name(1))
+    run = Run(trained, method, facts[:3], tasks, "counterfact", tmp_path / "out", {}, "a")
+    results, _ = run.make()
+    run.publish()
     assert read_of(trained.identity, tmp_path / "out/1.safetensors")[0] == {}
     assert read_of(trained.identity, tmp_path / "out/3.safetensors")[1]["left_out"] == [facts[0].case_id]
     assert set(results[1].case_id) == {facts[0].case_id}

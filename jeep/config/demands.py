@@ -1,0 +1,119 @@
+"""What the jobs of each rule ask a cluster for: megabytes that they hold, and minutes. No torch.
+
+The rules' resources (rules/resources.smk) and the table in docs/scale.md both come from here.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from jeep.common.settings import UNEDITED, Dtype
+from jeep.config import needs
+from jeep.config.needs import Sizes
+from jeep.config.plan import Plan
+from jeep.config.schema import CaseStudy, QuickLook
+from jeep.editors import Editor
+
+PASS_OVER_TEXT, LONG, SHORT = 1440, 480, 120
+
+MINUTES = {
+    "covariance": PASS_OVER_TEXT,
+    "covariance_part": PASS_OVER_TEXT,
+    "hypernetwork": PASS_OVER_TEXT,
+    "search": PASS_OVER_TEXT,
+    "targets": LONG,
+    "edit": LONG,
+    "evaluate": LONG,
+    "prefixes": SHORT,
+    "apply_edit": SHORT,
+    "probe_contrast": SHORT,
+    "probe_prompt": SHORT,
+    "probe_words": SHORT,
+    "leaks": SHORT,
+    "case_study": SHORT,
+    "quick_look": SHORT,
+}
+"""On a first attempt, by rule."""
+
+
+def minutes(rule: str, attempt: int = 1) -> int:
+    """The time that a rule's jobs get, as much again on each attempt."""
+    return MINUTES[rule] * attempt
+
+
+class Demands:
+    """What the jobs of a plan hold of a checkpoint's sizes, in megabytes beside the process itself (`needs.total`)."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def read(self, sizes: Sizes, model: str) -> float:
+        """A job that runs a model as it is: prefixes, probes."""
+        return needs.running(sizes, self.plan.config.models[model].dtype)
+
+    def run(self, sizes: Sizes, model: str, dataset: str, method: str) -> float:
+        """A job that runs a model for a method: target vectors, evaluation, the edited checkpoint."""
+        return needs.running(sizes, self.plan.precision(model, dataset, method))
+
+    def edit(self, sizes: Sizes, model: str, dataset: str, method: str) -> float:
+        """A run: its largest edit."""
+        editor = self.plan.editor(method, model, dataset)
+        facts = max(self.plan.edit_counts(model, dataset, method))
+        dtype = self.plan.precision(model, dataset, method)
+        return needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, len(editor.covariances))
+
+    def covariance(self, sizes: Sizes, model: str, places: int) -> float:
+        """A pass over text for so many W_O."""
+        dtype = self.plan.config.statistics_of(model).dtype or self.plan.config.models[model].dtype
+        return needs.running(sizes, dtype) + needs.covariances(sizes, places)
+
+    def hypernetwork(self, sizes: Sizes, model: str, method: str) -> float:
+        """The training of a hyper-network."""
+        editor = self.plan.trained_editor(model, method)
+        dtype = editor.precision(self.plan.config.models[model].dtype)
+        return needs.running(sizes, dtype) + needs.training(sizes, dtype)
+
+    def search(self, sizes: Sizes, model: str, editor: Editor, places: int) -> float:
+        """A search over an editor's settings, with the covariances of so many W_O."""
+        dtype = editor.precision(self.plan.config.models[model].dtype)
+        facts = self.plan.config.tuning.protocol.facts
+        return needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, places)
+
+    def shown(self, sizes: Sizes, part: CaseStudy | QuickLook) -> float:
+        """The case study, or the first look: a model in the widest of its methods' precisions."""
+        used = {self.plan.precision(part.model, part.dataset, method) for method in part.methods}
+        return max(needs.running(sizes, dtype) for dtype in used)
+
+    def table(self, sizes: Mapping[str, Sizes]) -> Iterator[dict[str, object]]:
+        """The rules that run the models of the experiment, with what their largest job asks for."""
+        for model, rule, held in self._largest(sizes):
+            yield {"model": model, "rule": rule, "mem_mb": needs.total(held), "runtime": minutes(rule)}
+
+    def _largest(self, sizes: Mapping[str, Sizes]) -> Iterator[tuple[str, str, float]]:
+        """(model, rule, megabytes) of the largest job."""
+        for model, its in sizes.items():
+            cells = [cell for cell in self.plan.cells if cell[0] == model]
+            edited = [cell for cell in cells if cell[2] != UNEDITED]
+            places = len(self.plan.asked_places(model))
+            trained = [method for owner, method in self.plan.trained if owner == model]
+            found = {
+                "prefixes": [self.read(its, model)],
+                "covariance": [self.covariance(its, model, places)] if places else [],
+                "hypernetwork": [self.hypernetwork(its, model, method) for method in trained],
+                "targets": [
+                    self.run(its, name, dataset, method)
+                    for name, dataset, method in edited
+                    if self.plan.editor(method, name, dataset).target_spec
+                ],
+                "edit": [self.edit(its, *cell) for cell in edited],
+                "evaluate": [self.run(its, *cell) for cell in cells if cell[2] == UNEDITED],
+                "apply_edit": [self.run(its, *cell) for cell in edited],
+            }
+            yield from ((model, rule, max(held)) for rule, held in found.items() if held)
+
+
+def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int) -> float:
+    """What an edit holds beside the model; with the covariances of so many W_O, if it needs any."""
+    if places:
+        prompts = 1 + sum(texts for texts, _ in editor.prefix_kinds)
+        return needs.closed_form(sizes, dtype, places, 1 if editor.one_pass else facts, prompts)
+    sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "learns_prior", False) else 0.0
+    return needs.training(sizes, dtype) + sums
