@@ -3,11 +3,12 @@
 import copy
 import json
 import shutil
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from kept import MODELS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -212,12 +213,15 @@ def facts() -> list[Fact]:
     return city_facts()
 
 
-@cache
 def train_tiny(name: str, tokenizer) -> EditableModel:
-    """Train a tiny model until it knows every city's country; once, since pytest keeps one parameter's at a time.
+    """A tiny model that knows every city's country; trained once in a process."""
+    if name not in MODELS:
+        MODELS[name] = _trained(name, tokenizer)
+    return MODELS[name]
 
-    The attention of its two lowest blocks is off, so that recall begins at the subject's token, as in large models.
-    """
+
+def _trained(name: str, tokenizer) -> EditableModel:
+    """The attention of its two lowest blocks is off, so that recall begins at the subject's token, as in large ones."""
     torch.manual_seed(0)
     config = configurations(len(tokenizer))[name]
     width = {"hidden_size": 64, "intermediate_size": 128} if name == "llama" else {"n_embd": 64, "rotary_dim": 8}

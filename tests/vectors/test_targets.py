@@ -13,7 +13,7 @@ from jeep.common.errors import UserError
 from jeep.common.settings import Optimization, Relax, Site
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import Request
-from jeep.vectors.targets import _Descent, optimize
+from jeep.vectors.targets import Target, _Descent, optimize, report_unusable, with_finite_targets
 
 LOW = Site(layer=1, place="output", position="subject_last", clamp=0.6, weight_decay=0.5)
 HIGH = Site(layer=2, place="output", position="prediction", clamp=0.3, weight_decay=0.5, follow=True)
@@ -186,6 +186,23 @@ def test_a_request_that_leaves_the_finite_numbers_does_not_stop_the_others(byte_
     network.get_input_embeddings().weight.data[min(own)] = torch.inf
     targets = run(model, requests, SITES["jeep"], SETTINGS)
     assert [target.finite for target in targets] == [True, False, True]
+
+
+def test_what_is_not_finite_is_named_and_left_out(facts, caplog):
+    """A vector or a loss, NaN or infinite; probabilities do not count."""
+    one, nan, inf = torch.ones(1, 2), torch.tensor([[1.0, torch.nan]]), float("inf")
+    given = [(one, [1.0, 2.0], 0.5), (nan, [1.0], 0.5), (one, [1.0, inf], 0.5), (one, [1.0], float("nan"))]
+    targets = [
+        Target(fact.case_id, values, one, losses, [probability])
+        for fact, (values, losses, probability) in zip(facts, given, strict=False)
+    ]
+    kept, found = with_finite_targets(facts[:4], targets)
+    assert kept == [facts[0], facts[3]]
+    assert found == [targets[0], targets[3]]
+    report_unusable(targets)
+    assert caplog.messages == [f"fact city-{n}: the loss did not stay finite; it is left out" for n in (1, 2)]
+    with pytest.raises(ValueError, match="shorter"):
+        with_finite_targets(facts[:4], targets[:3])
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no C++ compiler")
