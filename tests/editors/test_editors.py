@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from jeep.common.settings import Optimization, Placement, Site, TargetSpec
 from jeep.editors import EDITORS, load_editor
+from jeep.editors.ft_wd import FtWd
 from jeep.editors.rome import Rome
 from jeep.learned.finetune import BlockTrainer
 from jeep.measure.evaluate import evaluate
@@ -309,6 +311,34 @@ def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefix
     assert not task.checkpoint.exists()
 
 
+def test_a_checkpoint_of_rome_serves_the_numbers_that_it_has_and_nothing_else(
+    trained, facts, prefixes, given, tmp_path, monkeypatch
+):
+    """Killed at the third fact, it holds the first two; what one alone has done is gone where it was not asked for."""
+    editor = load_editor("rome", SETTINGS["rome"])
+    task = Task(facts[:3], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
+    alone = {count: editor.edit(trained, replace(task.of_first(count, None), checkpoint=None)) for count in (1, 3)}
+    asked = dies_at(3, monkeypatch)
+
+    def asked_for_after(killed, again, editor=editor, **changed):
+        asked.clear()
+        with pytest.raises(KeyboardInterrupt):
+            list(load_editor("rome", SETTINGS["rome"]).edits(trained, [task.of_first(n, None) for n in killed]))
+        found = list(editor.edits(trained, [replace(task.of_first(n, None), **changed) for n in again]))
+        assert not task.checkpoint.exists()
+        if not changed and editor.clamp == 4.0:
+            for count, deltas in zip(again, found, strict=True):
+                assert all(torch.equal(deltas[key], alone[count][key]) for key in deltas)
+        return asked[3:]
+
+    assert asked_for_after((1, 2, 3), (1, 3)) == ["city-2"]
+    assert asked_for_after((2, 3), (1, 3)) == ["city-0", "city-1", "city-2"]
+    other = load_editor("rome", SETTINGS["rome"] | {"clamp": 0.5})
+    assert asked_for_after((3,), (1,), editor=other) == ["city-0"]
+    assert asked_for_after((3,), (1,), facts=facts[3:4]) == ["city-3"]
+    assert asked_for_after((3,), (1,), prefixes=prefixes[:1]) == ["city-0"]
+
+
 @pytest.mark.parametrize("name", ["rome", "memit"])
 def test_several_numbers_of_edits_are_those_edits_alone(name, trained, facts, prefixes, given, tmp_path, monkeypatch):
     """ROME makes one pass for them, which goes on where it was killed; the model is its own between them."""
@@ -363,6 +393,48 @@ def test_fine_tuning_takes_adams_steps_on_the_answers_loss(trained, facts, prefi
         ours = changes[f"{trained.architecture.blocks}.2.{name}"]
         change = value.detach() - before[name]
         assert (ours - change).norm() < 1e-2 * change.norm()  # Adam takes the sign of what is nearly zero
+
+
+def test_a_killed_fine_tuning_goes_on_from_its_checkpoint(trained, facts, prefixes, tmp_path, monkeypatch):
+    settings = {"layer": 2, "learning_rate": 1e-3, "weight_decay": 0.0, "batch": 2, "epochs": 4, "stop_loss": 1e-9}
+    editor, path = load_editor("ft_wd", settings), tmp_path / "checkpoint.safetensors"
+    task = Task(facts[:3], prefixes, 2048, checkpoint=path)
+    whole = editor.edit(trained, replace(task, checkpoint=None))
+    original, epochs = FtWd._epoch, []
+
+    def dies(self, *rest):
+        epochs.append(self.learning_rate)
+        if len(epochs) % 10 == 3:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(FtWd, "_epoch", dies)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(trained, task)
+    assert path.exists()
+    resumed = editor.edit(trained, task)
+    assert len(epochs) == 3 + 2, "of four epochs two are kept"
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not path.exists()
+    for other in ({"facts": facts[1:4]}, {"editor": load_editor("ft_wd", settings | {"learning_rate": 1e-2})}):
+        epochs.clear()
+        with pytest.raises(KeyboardInterrupt):
+            editor.edit(trained, task)
+        epochs[:] = [None] * 3
+        other.get("editor", editor).edit(trained, replace(task, facts=other.get("facts", task.facts)))
+        assert len(epochs) == 3 + 4, "a checkpoint of something else is not used"
+
+
+def test_an_epoch_steps_on_what_is_not_below_its_threshold_and_stops_by_the_mean():
+    """By hand, batches of two, one and one facts: losses of 2, exactly 1 and a half."""
+    sums, steps = {2: [4.0], 1: [1.0, 0.5]}, []
+    answers = SimpleNamespace(nll=lambda batch: torch.tensor(sums[len(batch)].pop(0)))
+    trainer = SimpleNamespace(step=lambda loss: steps.append(float(loss)))
+    editor = load_editor("ft_wd", {"layer": 0, "stop_loss": 1.0})
+    assert editor._epoch(trainer, answers, [range(2), range(2, 3), range(3, 4)]) == pytest.approx((2 + 1 + 0.5) / 3)
+    assert steps == [2.0, 1.0]
 
 
 def test_the_power_law_of_weight_decay():

@@ -101,6 +101,16 @@ def test_a_record_that_says_what_joins_is_scored_so(trained, facts):
     assert spaced.log_p_new[0] != pytest.approx(glued.log_p_new[0], rel=0.01)
 
 
+def test_as_probable_is_not_more_probable(trained, facts):
+    fact = replace(
+        facts[0], target_true=facts[0].target_new, unrelated=(Question("Bonn lies in", facts[0].target_new),)
+    )
+    found = evaluate(trained, [fact], "counterfact", 500)
+    assert list(found.metric) == ["ES", "GS", "LS"]
+    assert (found.log_p_new == found.log_p_true).all()
+    assert (found.value == 0).all()
+
+
 @pytest.mark.parametrize("architecture", KINDS)
 def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
     network = random_network(architecture)
