@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from editing import SETTINGS, Given
+from kept import MODELS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -215,12 +216,15 @@ def facts() -> list[Fact]:
     return city_facts()
 
 
-@cache
 def train_tiny(name: str, tokenizer) -> EditableModel:
-    """Train a tiny model until it knows every city's country; once, since pytest keeps one parameter's at a time.
+    """A tiny model that knows every city's country; trained once in a process."""
+    if name not in MODELS:
+        MODELS[name] = _trained(name, tokenizer)
+    return MODELS[name]
 
-    The attention of its two lowest blocks is off, so that recall begins at the subject's token, as in large models.
-    """
+
+def _trained(name: str, tokenizer) -> EditableModel:
+    """The attention of its two lowest blocks is off, so that recall begins at the subject's token, as in large ones."""
     torch.manual_seed(0)
     config = configurations(len(tokenizer))[name]
     width = {"hidden_size": 64, "intermediate_size": 128} if name == "llama" else {"n_embd": 64, "rotary_dim": 8}
@@ -269,9 +273,14 @@ def covariance(trained, facts):
 
 @pytest.fixture(scope="module")
 def given(trained, facts, covariance):
-    """With hyper-networks trained on half of the cities."""
-    editors = {name: load_editor(name, SETTINGS[name]) for name in ("mend", "malmen")}
-    return Given(covariance, {name: editor.train(trained, facts[1::2], 0, 2048)[0] for name, editor in editors.items()})
+    """With hyper-networks that are trained, when they are asked for, on half of the cities."""
+
+    @cache
+    def network(name):
+        editor = load_editor(name, SETTINGS[name])
+        return editor.train(trained, facts[1::2], 0, 2048)[0] if editor.trained else {}
+
+    return Given(covariance, network)
 
 
 @pytest.fixture(scope="session")

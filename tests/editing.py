@@ -1,5 +1,6 @@
 """Settings of every editor for the tiny models that know a few facts, and an edit with them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jeep.editors import load_editor
@@ -44,10 +45,15 @@ class Given:
     """What editors need beside facts, of a model."""
 
     covariance: dict
-    networks: dict
+    network: Callable[[str], dict]
+    """A hyper-network's tensors, by the editor; nothing where the editor has none."""
 
 
 def deltas_of(name, model, facts, prefixes, given, **settings):
     editor = load_editor(name, SETTINGS[name] | settings)
     targets = optimize_facts(model, facts, prefixes, editor.target_spec, 2048) if editor.target_spec else []
-    return editor.edit(model, Task(facts, prefixes, 2048, targets, given.covariance, given.networks.get(name, {})))
+    return editor.edit(model, Task(facts, prefixes, 2048, targets, given.covariance, given.network(name)))
+
+
+def jeep(**settings):
+    return load_editor("jeep", SETTINGS["jeep"] | settings)

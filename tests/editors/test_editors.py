@@ -80,6 +80,9 @@ def test_the_same_edit_twice_is_the_same_to_the_bit(name, trained, facts, prefix
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+# Where the methods optimise and write: the paper's §4 and Appendix D, by hand
+
+
 def test_rome_maps_the_bare_key_to_its_vector(trained, facts, prefixes, given):
     """W̃ k₀ = v for one edit, and Δ has rank one."""
     editor = load_editor("rome", SETTINGS["rome"])
@@ -147,6 +150,34 @@ def test_several_numbers_of_edits_are_those_edits_alone(name, trained, facts, pr
     assert not path.exists()
     if spec:
         assert [len(each.trace) for each in tasks] == [2, 2, 2]
+
+
+def test_a_checkpoint_of_rome_serves_the_numbers_that_it_has_and_nothing_else(
+    trained, facts, prefixes, given, tmp_path, monkeypatch
+):
+    """Killed at the third fact, it holds the first two; what one alone has done is gone where it was not asked for."""
+    editor = load_editor("rome", SETTINGS["rome"])
+    task = Task(facts[:3], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
+    alone = {count: editor.edit(trained, replace(task.of_first(count, None), checkpoint=None)) for count in (1, 3)}
+    asked = dies_at(3, monkeypatch)
+
+    def asked_for_after(killed, again, editor=editor, **changed):
+        asked.clear()
+        with pytest.raises(KeyboardInterrupt):
+            list(load_editor("rome", SETTINGS["rome"]).edits(trained, [task.of_first(n, None) for n in killed]))
+        found = list(editor.edits(trained, [replace(task.of_first(n, None), **changed) for n in again]))
+        assert not task.checkpoint.exists()
+        if not changed and editor.clamp == 4.0:
+            for count, deltas in zip(again, found, strict=True):
+                assert all(torch.equal(deltas[key], alone[count][key]) for key in deltas)
+        return asked[3:]
+
+    assert asked_for_after((1, 2, 3), (1, 3)) == ["city-2"]
+    assert asked_for_after((2, 3), (1, 3)) == ["city-0", "city-1", "city-2"]
+    other = load_editor("rome", SETTINGS["rome"] | {"clamp": 0.5})
+    assert asked_for_after((3,), (1,), editor=other) == ["city-0"]
+    assert asked_for_after((3,), (1,), facts=facts[3:4]) == ["city-3"]
+    assert asked_for_after((3,), (1,), prefixes=prefixes[:1]) == ["city-0"]
 
 
 @pytest.mark.parametrize(("preset", "pool"), [("paper", "mean"), ("release", "half_bare")])

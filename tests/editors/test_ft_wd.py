@@ -1,13 +1,17 @@
 """FT-WD against its parts."""
 
 import copy
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from jeep.editors import load_editor
+from jeep.editors.ft_wd import FtWd
 from jeep.learned.finetune import BlockTrainer
+from jeep.model import progress
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode, encode_word
 from jeep.vectors.task import Task
@@ -60,3 +64,45 @@ def test_fine_tuning_takes_no_step_on_a_batch_below_its_threshold(trained, facts
     load_editor("ft_wd", settings).edit(trained, Task([known[0], facts[2], known[1]], prefixes, 2048))
     assert len(steps) == 3, "the new fact's, once an epoch"
     assert all(loss >= 1.0 for loss in steps)
+
+
+def test_a_killed_fine_tuning_goes_on_from_its_checkpoint(trained, facts, prefixes, tmp_path, monkeypatch):
+    settings = {"layer": 2, "learning_rate": 1e-3, "weight_decay": 0.0, "batch": 2, "epochs": 4, "stop_loss": 1e-9}
+    editor, path = load_editor("ft_wd", settings), tmp_path / "checkpoint.safetensors"
+    task = Task(facts[:3], prefixes, 2048, checkpoint=path)
+    whole = editor.edit(trained, replace(task, checkpoint=None))
+    original, epochs = FtWd._epoch, []
+
+    def dies(self, *rest):
+        epochs.append(self.learning_rate)
+        if len(epochs) % 10 == 3:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(FtWd, "_epoch", dies)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(trained, task)
+    assert path.exists()
+    resumed = editor.edit(trained, task)
+    assert len(epochs) == 3 + 2, "of four epochs two are kept"
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not path.exists()
+    for other in ({"facts": facts[1:4]}, {"editor": load_editor("ft_wd", settings | {"learning_rate": 1e-2})}):
+        epochs.clear()
+        with pytest.raises(KeyboardInterrupt):
+            editor.edit(trained, task)
+        epochs[:] = [None] * 3
+        other.get("editor", editor).edit(trained, replace(task, facts=other.get("facts", task.facts)))
+        assert len(epochs) == 3 + 4, "a checkpoint of something else is not used"
+
+
+def test_an_epoch_steps_on_what_is_not_below_its_threshold_and_stops_by_the_mean():
+    """By hand, batches of two, one and one facts: losses of 2, exactly 1 and a half."""
+    sums, steps = {2: [4.0], 1: [1.0, 0.5]}, []
+    answers = SimpleNamespace(nll=lambda batch: torch.tensor(sums[len(batch)].pop(0)))
+    trainer = SimpleNamespace(step=lambda loss: steps.append(float(loss)))
+    editor = load_editor("ft_wd", {"layer": 0, "stop_loss": 1.0})
+    assert editor._epoch(trainer, answers, [range(2), range(2, 3), range(3, 4)]) == pytest.approx((2 + 1 + 0.5) / 3)
+    assert steps == [2.0, 1.0]

@@ -5,18 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from editing import SETTINGS, deltas_of
+from editing import SETTINGS, deltas_of, jeep
 
-from jeep.editors import load_editor
 from jeep.model.editable import EditableModel
 from jeep.vectors import targets as targets_module
 from jeep.vectors.margins import answer_margins
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
-
-
-def jeep(**settings):
-    return load_editor("jeep", SETTINGS["jeep"] | settings)
 
 
 def test_ablations_share_the_target_vectors_of_what_they_leave_out():

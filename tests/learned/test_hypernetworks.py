@@ -15,6 +15,7 @@ from jeep.__main__ import main
 from jeep.common.errors import UserError
 from jeep.common.storage import read_tensors, write_json, write_jsonl
 from jeep.editors import load_editor
+from jeep.editors.base import _parts
 from jeep.learned.answers import Answers
 from jeep.learned.hypernetworks import Block, HyperNetwork, Normalizer, Signals
 from jeep.learned.meta_training import Trainer
@@ -348,6 +349,35 @@ def test_nothing_of_a_batch_is_kept_when_the_next_one_is_made(model, facts):
         del batch
     assert counted == len(facts)
     assert not answers.states
+
+
+@pytest.mark.parametrize("name", ["mend", "malmen"])
+def test_an_edit_counts_the_tokens_that_it_is_told_to(name, model, facts):
+    """ΔW of each weight from the signals of those tokens; other tokens make another change."""
+    network = random_network(model, name)
+    network.normalizer.update(torch.randn(100, sum(network.sizes)).double())
+    answers = Answers(model, [fact.asked for fact in facts[:4]], min(LAYERS), 2048)
+    answers.prepare(range(4))
+    changes = {}
+    for tokens in ("all", "answer"):
+        editor = load_editor(name, SETTINGS | {"tokens": tokens})
+        changes[tokens] = editor.edit(model, Task(facts[:4], (), 2048, hypernetwork=network.tensors()))
+        signals = collect_signals(model, answers, range(4), LAYERS, tokens)
+        for weight, layer in enumerate(LAYERS):
+            with torch.no_grad():
+                expected = model.as_stored(layer, editor.change(network, signals[weight], weight)).float()
+            torch.testing.assert_close(changes[tokens][model.parameter_name(layer)], expected)
+    first = model.parameter_name(LAYERS[0])
+    assert not torch.allclose(changes["all"][first], changes["answer"][first])
+
+
+def test_what_is_shared_is_compared_whole_and_the_rest_by_weight():
+    old, new = torch.zeros(2, 3), torch.ones(2, 3)
+    for shared in ("blocks.0.down.weight", "blocks.0.up.bias"):
+        ((row, one, other),) = _parts(shared, old, new)
+        assert (row, one.shape, other.shape) == (None, (2, 3), (2, 3))
+    parts = list(_parts("blocks.0.scale", old, new))
+    assert [(row, one.tolist(), other.tolist()) for row, one, other in parts] == [(n, [0] * 3, [1] * 3) for n in (0, 1)]
 
 
 def test_the_stages_hand_the_network_on(trained, facts, tmp_path):

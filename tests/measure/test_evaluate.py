@@ -11,7 +11,8 @@ import torch
 from conftest import KINDS, random_network
 
 from benchmarks import plain
-from jeep.measure.evaluate import evaluate, score
+from jeep.data.facts import Fact, Question
+from jeep.measure.evaluate import Item, evaluate, items, score
 from jeep.measure.metrics import harmonic_mean, summarize
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode, encode_word
@@ -56,6 +57,15 @@ def test_a_score_of_nothing_has_no_half_width():
     assert math.isnan(summarize(rows(("a", "ES", 0.0), ("a", "GS", 1.0), ("a", "LS", 1.0))).ci95[0])
 
 
+def test_a_score_of_one_percent_has_its_half_width_and_stands_first():
+    """Two records, right on 0 and on 2 of 100 prompts of each metric: both move the Score by one."""
+    entries = [(case, metric, value) for case, value in (("a", 0.0), ("b", 0.02)) for metric in ("ES", "GS", "LS")]
+    summary = summarize(rows(*entries))
+    assert list(summary.metric) == ["Score", "ES", "GS", "LS"]
+    assert summary.value.tolist() == pytest.approx([1, 1, 1, 1])
+    assert summary.ci95.tolist() == pytest.approx([1.96, 1.96, 1.96, 1.96])
+
+
 def test_harmonic_mean():
     assert harmonic_mean([26.4, 25.8, 27.0]) == pytest.approx(26.4, abs=0.01)
     assert harmonic_mean([0.0, 50.0]) == 0
@@ -63,6 +73,42 @@ def test_harmonic_mean():
 
 def test_without_unrelated_prompts_there_is_no_score():
     assert list(summarize(rows(("a", "ES", 1.0), ("a", "GS", 1.0))).metric) == ["ES", "GS"]
+
+
+def test_what_is_asked_of_a_fact():
+    """By hand; zsRE has no true answer, and asks for its own alone."""
+    question = Question("Lyon lies in", "Gaul")
+    fact = Fact(
+        "7", "Nice", "{} lies in", "P17", "Italy", "France", ("Nice, in", "Nice is of"), (question,), joiner="-"
+    )
+    edited, own = ("Italy", "France"), ("Italy",)
+    asked = [("ES", 0, "Nice lies in"), ("GS", 0, "Nice, in"), ("GS", 1, "Nice is of"), ("LS", 0, "Lyon lies in")]
+    for metrics, answers in (("counterfact", [edited] * 3 + [("Italy", "Gaul")]), ("zsre", [own] * 3 + [("Gaul",)])):
+        known = fact if metrics == "counterfact" else replace(fact, target_true=None)
+        expected = [Item("7", *each, answer, "-") for each, answer in zip(asked, answers, strict=True)]
+        assert list(items([known], metrics)) == expected
+
+
+def test_a_record_that_says_what_joins_is_scored_so(trained, facts):
+    """Without a space the answer has other tokens, and another probability."""
+    glued, spaced = (
+        evaluate(trained, [replace(facts[0], joiner=joiner, unrelated=())], "counterfact", 500) for joiner in ("", None)
+    )
+    prompt = encode(trained.tokenizer, facts[0].prompt)
+    answer = encode(trained.tokenizer, facts[0].prompt + facts[0].target_new)[len(prompt) :]
+    (scored,) = plain.score(plain_network(trained), [prompt], [[answer]])
+    assert glued.log_p_new[0] == pytest.approx(float(scored[0].mean()), rel=1e-4)
+    assert spaced.log_p_new[0] != pytest.approx(glued.log_p_new[0], rel=0.01)
+
+
+def test_as_probable_is_not_more_probable(trained, facts):
+    fact = replace(
+        facts[0], target_true=facts[0].target_new, unrelated=(Question("Bonn lies in", facts[0].target_new),)
+    )
+    found = evaluate(trained, [fact], "counterfact", 500)
+    assert list(found.metric) == ["ES", "GS", "LS"]
+    assert (found.log_p_new == found.log_p_true).all()
+    assert (found.value == 0).all()
 
 
 @pytest.mark.parametrize("architecture", KINDS)

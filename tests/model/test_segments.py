@@ -35,7 +35,9 @@ def test_what_is_not_finite_stays_in_its_group(bad):
 
 
 def test_no_rows_are_zero():
-    assert torch.equal(Segments([], 3, torch.device("cpu")).sum(torch.empty(0, 2)), torch.zeros(3, 2))
+    segments = Segments([], 3, torch.device("cpu"))
+    assert torch.equal(segments.sum(torch.empty(0, 2)), torch.zeros(3, 2))
+    assert segments.repeat(torch.ones(3, 2)).shape == (0, 2)
 
 
 def test_writes_by_an_index_that_does_not_repeat_are_free_of_order_and_nothing_else_is():

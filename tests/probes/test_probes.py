@@ -1,5 +1,7 @@
 """The logit lens, the contrast of answers, proposed regions and word sets, against plain computations."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,8 @@ from jeep.probes.contrast import contrast, flow_of
 from jeep.probes.fact_lists import KnowledgeBase, candidates_of, phrases, questions
 from jeep.probes.lens import flows, probability_and_rank
 from jeep.probes.proposal import propose_regions
-from jeep.probes.word_sets import TokenSets, probe_words, word_sets
+from jeep.probes.retrieval import Index
+from jeep.probes.word_sets import TokenSets, probe_words, related_words, word_sets
 
 
 def test_rank_counts_what_is_more_probable_and_no_ties():
@@ -150,6 +153,21 @@ def test_word_sets_leave_out_the_object_and_each_other():
     assert {"the", "of", ","} <= set(sets["stop words"])
 
 
+def test_related_words_are_those_of_the_best_paragraphs_each_once():
+    asked = []
+
+    class Found(Index):
+        _holding = _paragraph = _scores = None
+
+        def best(self, subject, query, count):
+            asked.append((subject, query, count))
+            return [{"title": "Ann Lee", "text": "Ann lives"}, {"title": "Zoo", "text": "lives Lee on"}]
+
+    related = related_words(FACT, Found(), 2)
+    assert related == {"case_id": "c", "paragraphs": 2, "words": ["Ann", "Lee", "lives", "Zoo", "on"]}
+    assert asked == [("New York City", "New York City The mayor of   is", 2)]
+
+
 def test_set_sums_and_ranks_are_those_of_plain_loops():
     logits = torch.randn(4, 50, dtype=torch.float64)
     tokens = {"a": [3, 4, 4, 9], "b": [9, 20], "c": []}
@@ -178,6 +196,33 @@ def test_word_probe_has_every_set_and_layer(trained, facts):
     np.testing.assert_allclose(original.probability, same.probability, rtol=1e-5)
     np.testing.assert_array_equal(original["rank"].to_numpy(int), same["rank"])
     assert (overlaps[(overlaps.one == "related") & (overlaps.other == "non-factual")].shared > 0).all()
+
+
+def test_word_probe_counts_first_tokens_and_those_in_common(trained, facts):
+    """By plain sets, of the first tokens behind a space."""
+    sets = [
+        {"related": ["Berlin", "old", "old"], "factual": ["old", "Bonn"], "stop words": [","], "non-factual": []},
+        {"related": [], "factual": ["Rome"], "stop words": [",", "the"], "non-factual": ["Rome"]},
+    ]
+    chosen = [facts[3], facts[0]]
+    table, overlaps = probe_words(trained, chosen, sets, True, 100)
+    assert list(table.columns) == ["case_id", "layer", "set", "tokens", "probability", "rank"]
+    assert list(overlaps.columns) == ["case_id", "one", "other", "shared"]
+    assert list(dict.fromkeys(table.case_id)) == ["city-3", "city-0"]
+    for fact, listed in zip(chosen, sets, strict=True):
+        tokens = {"original": {encode_word(trained.tokenizer, fact.target_true)[0]}}
+        tokens |= {name: {encode_word(trained.tokenizer, word)[0] for word in words} for name, words in listed.items()}
+        stops = set().union(*(first_tokens(trained.tokenizer, word) for word in listed["stop words"]))
+        tokens["stop words"] = stops - tokens["original"]
+        sizes = {name: len(those) for name, those in tokens.items()}
+        sizes["unrelated"] = trained.head.weight.shape[0] - len(set().union(*tokens.values()))
+        own = table[table.case_id == fact.case_id]
+        assert list(own.set) == [*sizes] * (trained.depth + 1)
+        assert own.groupby("set").tokens.unique().map(list).to_dict() == {name: [n] for name, n in sizes.items()}
+        found = overlaps[overlaps.case_id == fact.case_id].set_index(["one", "other"]).shared.to_dict()
+        assert found == {
+            (one, other): len(tokens[one] & tokens[other]) for one, other in itertools.combinations(tokens, 2)
+        }
 
 
 def test_a_bare_comma_and_a_capitalised_stop_word_are_stop_words(trained, facts):

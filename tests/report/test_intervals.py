@@ -87,3 +87,6 @@ def test_a_mean_has_students_interval():
     half = 4.302653 / np.sqrt(3)  # t of 97.5 % with two degrees of freedom, and a standard deviation of one
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
     assert of_mean(pd.Series([0.0, 0.0, 0.0])).p == 1
+    alone = of_mean(pd.Series([3.0]))
+    assert (alone.value, alone.p) == (3, 1)
+    assert np.isnan([alone.low, alone.high]).all(), "a single record says nothing"

@@ -103,3 +103,30 @@ def test_a_tenth_of_the_layers_is_the_topmost_and_no_probability_is_too_small_to
     falls = next(word_claims(path))
     assert falls[1:4] == ("36", "40", "log10 probability, layer 36 to 40")
     assert falls[4].value == pytest.approx(29, abs=0.1)
+
+
+def test_words_follow_the_original_over_the_upper_half_by_pearsons_r(tmp_path):
+    """Five layers, of which the last three count, the topmost among them; two records by numpy's own correlation."""
+    levels = {
+        "original": [[0, 9, -1, -2, -4], [0, 9, -1, -3, -4]],
+        "factual": [[9, 0, -2, -2, -5], [9, 0, -1, -2, -2]],
+        "stop words": [[1, 5, -3, -1, -2], [2, 5, -2, -1, -3]],
+        "unrelated": [[-1] * 5] * 2,
+    }
+    rows = [
+        (case, layer, name, 10.0 ** (level - 10))
+        for name, records in levels.items()
+        for case, its in enumerate(records)
+        for layer, level in enumerate(its)
+    ]
+    path = tmp_path / "words.parquet"
+    pd.DataFrame(rows, columns=["case_id", "layer", "set", "probability"]).to_parquet(path)
+    *_, follows = word_claims(path)
+
+    def along(name):
+        return [np.corrcoef(levels[name][case][2:], levels["original"][case][2:])[0, 1] for case in (0, 1)]
+
+    expected = np.subtract(along("factual"), along("stop words"))
+    assert follows[4].value == pytest.approx(expected.mean())
+    half = 12.706205 * expected.std(ddof=1) / np.sqrt(2)  # t of 97.5 % with one degree of freedom
+    assert (follows[4].low, follows[4].high) == pytest.approx((expected.mean() - half, expected.mean() + half))

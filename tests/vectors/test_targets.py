@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from benchmarks.plain import target_vectors
 from jeep.common.errors import UserError
 from jeep.common.settings import Optimization, Relax, Site
 from jeep.model.editable import EditableModel
+from jeep.model.stems import Stems
 from jeep.model.tokens import Request
-from jeep.vectors.targets import _Descent, optimize
+from jeep.vectors.suffixes import Problem
+from jeep.vectors.targets import Target, _Descent, optimize, report_unusable, with_finite_targets
 
 LOW = Site(layer=1, place="output", position="subject_last", clamp=0.6, weight_decay=0.5)
 HIGH = Site(layer=2, place="output", position="prediction", clamp=0.3, weight_decay=0.5, follow=True)
@@ -59,6 +62,51 @@ def test_equals_the_plain_version(architecture, sites, byte_level, facts, prefix
         assert relative_error(torch.tensor([target.losses]).double(), torch.tensor([losses]).double()) < 1e-8
         assert relative_error(target.states, states) < 1e-8
         assert relative_error(target.values, values) < 1e-8
+
+
+def test_a_long_answer_equals_the_plain_version(byte_level, facts, prefixes):
+    """All its tokens but the last stand behind the prompt."""
+    network = random_network("llama", torch.float64)
+    fact = replace(facts[0], target_new="the old city of Rome, in Italy")
+    request = Request.of(byte_level, fact, prefixes)
+    assert len(request.answer) > 3
+    (target,) = run(EditableModel(copy.deepcopy(network), byte_level), [request], SITES["jeep"], SETTINGS)
+    values, _, losses = target_vectors(network, request, SITES["jeep"], SETTINGS)
+    assert target.losses == pytest.approx(losses, rel=1e-8)
+    assert relative_error(target.values, values) < 1e-8
+
+
+def test_one_prompt_is_all_that_runs_where_nothing_else_is_asked_for(byte_level, facts):
+    """No prefix but the empty one, and no KL."""
+    network = random_network("llama", torch.float64)
+    model = EditableModel(copy.deepcopy(network), byte_level)
+    settings = SETTINGS.model_copy(update={"kl_factor": 0.0})
+    request = Request.of(byte_level, facts[0], ["{}"])
+    assert len(_Descent(model, [request], (LOW,), settings, Stems(model, [request.prompts])).problem.rows) == 1
+    assert len(_Descent(model, [request], (LOW,), SETTINGS, Stems(model, [request.prompts])).problem.rows) == 2
+    (target,) = run(model, [request], (LOW,), settings)
+    values, _, losses = target_vectors(network, request, (LOW,), settings)
+    assert target.losses == pytest.approx(losses, rel=1e-8)
+    assert relative_error(target.values, values) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("llama", {"output": False, "mlp": False, "attention": True}),  # the MLP stands behind attention
+        ("gptj", {"output": False, "mlp": False, "attention": False}),  # side by side
+        ("olmo2", {"output": False, "mlp": True, "attention": True}),  # a norm stands behind either
+    ],
+)
+def test_a_block_is_run_again_only_where_it_reads_delta(architecture, expected, byte_level, facts, prefixes):
+    model = EditableModel(random_network(architecture), byte_level)
+    requests = requests_of(byte_level, facts, prefixes)[:2]
+    stems = Stems(model, [request.prompts for request in requests])
+    for place, inside in expected.items():
+        site = LOW.model_copy(update={"place": place})
+        problem = Problem(model, requests, [site], stems, kl=True)
+        assert problem.inside(site) is inside
+        assert problem.begin == site.layer - inside
 
 
 def test_easing_once_the_answer_is_right_equals_the_plain_version(trained, facts, prefixes):
@@ -184,8 +232,28 @@ def test_a_request_that_leaves_the_finite_numbers_does_not_stop_the_others(byte_
     requests = requests_of(byte_level, facts, prefixes)[:3]
     own = set(requests[1].prompts[0].ids) - set(requests[0].prompts[0].ids) - set(requests[2].prompts[0].ids)
     network.get_input_embeddings().weight.data[min(own)] = torch.inf
-    targets = run(model, requests, SITES["jeep"], SETTINGS)
-    assert [target.finite for target in targets] == [True, False, True]
+    stops = SETTINGS.model_copy(update={"stop_loss": 1e-9, "stop_probability": 0.999, "relax": Relax()})
+    for settings in (SETTINGS, stops):
+        targets = run(model, requests, SITES["jeep"], settings)
+        assert [target.finite for target in targets] == [True, False, True]
+        assert [len(target.losses) for target in targets] == [6, 1, 6], "it is given up at once"
+
+
+def test_what_is_not_finite_is_named_and_left_out(facts, caplog):
+    """A vector or a loss, NaN or infinite; probabilities do not count."""
+    one, nan, inf = torch.ones(1, 2), torch.tensor([[1.0, torch.nan]]), float("inf")
+    given = [(one, [1.0, 2.0], 0.5), (nan, [1.0], 0.5), (one, [1.0, inf], 0.5), (one, [1.0], float("nan"))]
+    targets = [
+        Target(fact.case_id, values, one, losses, [probability])
+        for fact, (values, losses, probability) in zip(facts, given, strict=False)
+    ]
+    kept, found = with_finite_targets(facts[:4], targets)
+    assert kept == [facts[0], facts[3]]
+    assert found == [targets[0], targets[3]]
+    report_unusable(targets)
+    assert caplog.messages == [f"fact city-{n}: the loss did not stay finite; it is left out" for n in (1, 2)]
+    with pytest.raises(ValueError, match="shorter"):
+        with_finite_targets(facts[:4], targets[:3])
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no C++ compiler")

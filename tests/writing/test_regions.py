@@ -11,11 +11,12 @@ from benchmarks.plain import read, write
 from jeep.common.errors import UserError
 from jeep.editors import load_editor
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import locate
+from jeep.model.tokens import Prompt, locate
 from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
+from jeep.writing import regions
 from jeep.writing.covariance import covariances, sequences
-from jeep.writing.regions import write_regions
+from jeep.writing.regions import _close, _pooled, write_regions
 from jeep.writing.solve import closed_form_update
 from jeep.writing.walk import LayerWalk
 
@@ -151,6 +152,40 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
     torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-5)
 
 
+def test_keys_are_pooled_by_hand():
+    """Two facts of three prefixes; with the bare prompt alone there is nothing else to pool."""
+    keys = torch.tensor([[2.0, 4.0, 6.0, 0.0, 3.0, 9.0]])
+    assert _pooled(keys, 3, "mean").tolist() == [[4, 4]]
+    assert _pooled(keys, 3, "half_bare").tolist() == [[(2 + 5) / 2, (0 + 6) / 2]]
+    for pool in ("mean", "half_bare"):
+        assert torch.equal(_pooled(keys, 1, pool), keys)
+
+
+def test_tokens_behind_the_last_position_that_is_read_are_not_run(byte_level, facts, prefixes, monkeypatch):
+    """A low region ends with the subject; a high one with the prompt."""
+    model = EditableModel(random_network("llama"), byte_level)
+    whole = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in facts[:3]]
+    given = []
+
+    class Watched(LayerWalk):
+        def __init__(self, model, prompts, token_budget):
+            given.append(prompts)
+            super().__init__(model, prompts, token_budget)
+
+    monkeypatch.setattr(regions, "LayerWalk", Watched)
+    for method in ("memit", "jeep"):
+        editor = editors()[method]
+        targets = [
+            Target(f.case_id, v, v, [1.0], [0.5]) for f in facts[:3] for v in [torch.ones(len(editor.sites), 32)]
+        ]
+        task = Task(facts[:3], prefixes, 2048, targets, covariance_of({"mlp": 64}))
+        write_regions(model, task, editor.placements, pool="mean")
+    low, high = given
+    assert low == [[Prompt(p.ids[: p.subject_last + 1], p.subject_last) for p in fact] for fact in whole]
+    assert high == whole
+    assert all(p.subject_last < p.prediction for fact in whole for p in fact)
+
+
 def test_the_trace_says_what_was_changed_and_what_is_left(byte_level, facts, prefixes):
     """Figure 3's numbers by plain reads: ‖Δ‖/‖W‖ of each layer, the mean ‖v − h‖ before and after each update."""
     network = random_network("llama")
@@ -177,6 +212,31 @@ def test_the_trace_says_what_was_changed_and_what_is_left(byte_level, facts, pre
         assert step["relative_change"] == pytest.approx(float(changes[name].norm() / weight.norm()), rel=1e-5)
         weight.data.add_(changes[name])
         assert step["residual_after"] == pytest.approx(residual(placement), rel=1e-4)
+
+
+def test_the_residual_behind_a_layer_is_that_before_its_regions_next():
+    """By hand: two W_O of the same layers, and another region behind them; one region ends, the others go on."""
+    first, other = editors()["pmet"].placements  # attention's and the MLP's
+    steps = [(0, "attention", 9.0), (0, "mlp", 8.0), (1, "attention", 5.0), (1, "mlp", 4.0)]
+    trace = [{"layer": n, "edited": e, "position": "subject_last", "residual_before": r} for n, e, r in steps]
+    trace.append({"layer": 2, "edited": "mlp", "position": "prediction", "residual_before": 7.0})
+    _close(trace, other, torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+    assert [step.get("residual_after") for step in trace] == [None, 4.0, None, (5 + 1) / 2, None]
+    _close(trace, first, torch.tensor([[2.0]]))
+    assert [step.get("residual_after") for step in trace] == [5.0, 4.0, 2.0, 3.0, None]
+
+
+def test_a_walk_in_low_precision_reads_in_float32(byte_level, facts, prefixes):
+    prompts = [[locate(byte_level, fact, prefix) for prefix in prefixes] for fact in facts[:4]]
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        walk = LayerWalk(EditableModel(random_network("llama", dtype), byte_level), prompts, token_budget=30)
+        walk.advance(1)
+        found[dtype] = (walk.keys("prediction"), walk.values(2, "output", "prediction"))
+        assert {read.dtype for read in found[dtype]} == {torch.float32}
+        assert {state.dtype for state in walk.states} == {dtype}, "states are kept as they are"
+    for exact, rough in zip(*found.values(), strict=True):
+        assert 0 < (exact - rough).norm() / exact.norm() < 0.1
 
 
 def model_network():
