@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import model_validator
 
-from jeep.common.errors import UserError
 from jeep.common.settings import (
     Dtype,
-    MetaTraining,
     Optimization,
     Placement,
     PrefixKind,
@@ -25,26 +23,11 @@ from jeep.common.settings import (
 
 if TYPE_CHECKING:  # torch stays out of the DAG
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
-    from jeep.data.facts import Fact
-    from jeep.learned.hypernetworks import HyperNetwork, Signals
     from jeep.model.editable import EditableModel
     from jeep.vectors.task import Task
-
-
-LEAST_STEPS = 3
-"""A network's parts begin to learn one behind the other: after so many steps all have."""
-
-
-def _parts(name: str, old: Tensor, new: Tensor) -> Iterator[tuple[int | None, Tensor, Tensor]]:
-    """A parameter before and after training: by weight what there is for each weight, and whole what they share."""
-    if name.rpartition(".")[2] in ("weight", "bias"):
-        yield None, old, new
-    else:
-        yield from ((row, old[row], new[row]) for row in range(len(old)))
 
 
 class Editor(Strict):
@@ -151,82 +134,3 @@ class RegionEditor(Editor):
         from jeep.writing.regions import write_regions
 
         return write_regions(model, task, placements, pool="mean" if self.preset == "paper" else "half_bare")
-
-
-class HyperEditor(Editor):
-    """An editor that lets a trained hyper-network turn the edits' keys and gradients into changes of W_O."""
-
-    trained: ClassVar[bool] = True
-    wide: ClassVar[bool] = True
-    learns_prior: ClassVar[bool] = False
-    """Whether the network has a λ̂ for each weight."""
-    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-    """Whose MLP's W_O is edited."""
-    rank: PositiveInt = 1920
-    """Of the network's blocks."""
-    blocks: PositiveInt = 2
-    training: MetaTraining
-
-    @property
-    def written(self):
-        """All of them."""
-        return self.layers
-
-    @abstractmethod
-    def change(self, network: HyperNetwork, signals: Signals, weight: int) -> Tensor:
-        """ΔW (d_out, d_in) of the weight number `weight`, from the keys and gradients of all edits."""
-
-    @abstractmethod
-    def pull_back(self, network: HyperNetwork, signals: Signals, weight: int, change: Tensor, gradient: Tensor) -> None:
-        """Add to the gradients of the network's parameters, given ΔW and ∂L/∂ΔW (d_out, d_in)."""
-
-    def train(
-        self, model: EditableModel, facts: Sequence[Fact], seed: int, token_budget: int, checkpoint: Path | None = None
-    ) -> tuple[dict[str, Tensor], list[tuple[float, float]]]:
-        """Train the hyper-network; its tensors, and the edit loss and locality loss of every step.
-
-        Raises UserError where training has left a parameter as it began: something of the network does not learn.
-        """
-        import torch
-
-        from jeep.learned.hypernetworks import HyperNetwork
-        from jeep.learned.meta_training import Trainer
-
-        d_out, d_in = model.as_stored(self.layers[0], model.projection(self.layers[0]).weight).shape
-        torch.manual_seed(seed)
-        sizes = (d_in, d_out, len(self.layers), self.rank, self.blocks)
-        network = HyperNetwork(*sizes, self.training.learning_rate, prior=self.learns_prior)
-        before = {name: value.detach().clone() for name, value in network.named_parameters()}
-        trainer = Trainer(model, facts, self, network, self.training, token_budget)
-        trainer.run(seed, checkpoint)
-        still = [
-            name if row is None else f"{name}[{row}]"
-            for name, value in network.named_parameters()
-            for row, old, new in _parts(name, before[name], value.cpu())
-            if torch.equal(old, new.to(old))
-        ]
-        if still and len(trainer.losses) > LEAST_STEPS:
-            raise UserError(f"the hyper-network did not train: {', '.join(still)} are as they began")
-        return network.tensors(), trainer.losses
-
-    def edit(self, model, task):
-        """One pass over all facts for their keys and gradients, then the change of each weight."""
-        import torch
-
-        from jeep.learned.answers import Answers
-        from jeep.learned.hypernetworks import HyperNetwork
-        from jeep.learned.signals import collect_signals
-
-        network = HyperNetwork.of(task.hypernetwork).to(model.device, model.precision)
-        questions = [fact.asked for fact in task.facts]
-        answers = Answers(model, questions, min(self.layers), task.token_budget)
-        answers.prepare(range(len(answers)))
-        signals = collect_signals(model, answers, range(len(answers)), self.layers, self.tokens)
-        with torch.no_grad():
-            return {
-                model.parameter_name(layer): model.as_stored(layer, self.change(network, signals[weight], weight))
-                .float()
-                .cpu()
-                .contiguous()
-                for weight, layer in enumerate(self.layers)
-            }
