@@ -15,7 +15,7 @@ from jeep.__main__ import main
 from jeep.common.errors import UserError
 from jeep.common.storage import read_tensors, write_json, write_jsonl
 from jeep.editors import load_editor
-from jeep.editors.base import _parts
+from jeep.editors.hyper import _parts
 from jeep.learned.answers import Answers
 from jeep.learned.hypernetworks import Block, HyperNetwork, Normalizer, Signals
 from jeep.learned.meta_training import Trainer
