@@ -12,19 +12,16 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 
 from jeep.common.errors import UserError, complaint, one_line
 from jeep.common.settings import UNEDITED, Strict, merge
+from jeep.config.experiment import CaseStudy, Experiment, Grid, QuickLook
 from jeep.config.schema import (
-    CaseStudy,
     Corpus,
     Dataset,
     Demo,
     Editing,
-    Experiment,
-    Grid,
     Method,
     Model,
     Name,
     Probe,
-    QuickLook,
     Statistics,
     Training,
     Tuning,

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from jeep.common.settings import UNEDITED, Dtype
 from jeep.config import needs
+from jeep.config.experiment import CaseStudy, QuickLook
 from jeep.config.needs import Sizes
 from jeep.config.plan import Plan
-from jeep.config.schema import CaseStudy, QuickLook
 from jeep.editors import Editor
 
 PASS_OVER_TEXT, LONG, SHORT = 1440, 480, 120

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from jeep.common import settings
-from jeep.config import config, schema
+from jeep.config import config, experiment, schema
 from jeep.data import sources
-from jeep.editors import EDITORS, load_editor_class
+from jeep.editors import EDITORS, jeep, load_editor_class
 
 _INTRODUCTION = """# What the configuration says
 
@@ -27,15 +27,19 @@ _PARTS = (
     schema.Statistics,
     schema.Model,
     schema.Dataset,
+    schema.NeighbourPool,
     schema.Training,
     schema.Method,
     schema.Editing,
-    schema.Experiment,
-    schema.Grid,
-    schema.Curve,
-    schema.Large,
-    schema.Sweep,
-    schema.CaseStudy,
+    experiment.Experiment,
+    experiment.Grid,
+    experiment.Curve,
+    experiment.Large,
+    experiment.Sweep,
+    experiment.Tradeoff,
+    experiment.Curved,
+    experiment.CaseStudy,
+    experiment.QuickLook,
     schema.Probe,
     schema.Retrieval,
     schema.FactLists,
@@ -53,7 +57,15 @@ _SOURCES = (
     sources.OpenAISource,
     sources.KnowledgeBaseSource,
 )
-_SETTINGS = (settings.Optimization, settings.Relax, settings.Region, settings.MetaTraining)
+_SETTINGS = (
+    settings.Optimization,
+    settings.Relax,
+    settings.Region,
+    jeep.HighRegion,
+    jeep.Repair,
+    settings.Neighbours,
+    settings.MetaTraining,
+)
 
 
 def _type(annotation: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jeep.common.settings import UNEDITED, Dtype, Where, places_in, with_values
 from jeep.config.config import Config
-from jeep.config.schema import Grid
+from jeep.config.experiment import Grid
 from jeep.editors import Editor, checked_editor
 
 Cell = tuple[str, str, str]

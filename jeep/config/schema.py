@@ -1,12 +1,11 @@
 """The parts of the configuration: what can be named in it. No torch: the DAG is built from it."""
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from jeep.common.devices import cards, is_balanced
-from jeep.common.settings import Device, Dtype, Metrics, Protocol, Strict, with_value
+from jeep.common.settings import Device, Dtype, Metrics, Protocol, Strict
 from jeep.data.formats import Format
 from jeep.data.sources import (
     DemoSource,
@@ -149,175 +148,6 @@ class Editing(Strict):
     """Device of the normal equations (float64), such as cpu; the model's where absent."""
     keep_deltas: bool = False
     """Keep the changes of weights after all that reads them: 268 MB for each matrix and number of edits of GPT-J."""
-
-
-class Grid(Strict):
-    """Every method on every data set with every model."""
-
-    models: list[Name]
-    datasets: list[Name]
-    methods: list[Name]
-
-    def counts(self, dataset: str, edits: int) -> list[int]:
-        """The numbers of facts of a data set edited at once, `edits` being the experiment's."""
-        return [edits]
-
-
-class Curve(Grid):
-    """The scaling curve (Figure 4): the metrics over the number of edits."""
-
-    points: PositiveInt = 16
-    """Edit counts are exp(ln(edits)·i/points), i = 0..points, rounded."""
-
-    def counts(self, dataset: str, edits: int) -> list[int]:
-        """m_i of §5.3; each once."""
-        return sorted({round(math.exp(math.log(edits) * i / self.points)) for i in range(self.points + 1)})
-
-
-class Large(Grid):
-    """Some methods with many more facts than the experiment's (the target `large`, no part of `all`)."""
-
-    edits: dict[Name, list[PositiveInt]]
-    """Numbers of facts edited at once, by data set."""
-
-    def counts(self, dataset: str, edits: int) -> list[int]:
-        """Those of the data set."""
-        return sorted(self.edits[dataset])
-
-    @model_validator(mode="after")
-    def _every_set(self) -> "Large":
-        for name in self.datasets:
-            if not self.edits.get(name):
-                raise ValueError(f"edits: no number for {name!r}")
-        return self
-
-
-class Sweep(Strict):
-    """One setting of a method over many values (Figure 6: γ*)."""
-
-    models: list[Name]
-    datasets: list[Name]
-    method: Name
-    setting: str
-    """Dotted path, such as high.clamp."""
-    values: Annotated[list[float], Field(min_length=1)]
-
-    @property
-    def variants(self) -> dict[str, float]:
-        """The value of each method that the sweep adds, by the method's name."""
-        return {f"{self.method}-{self.setting}-{value:g}": value for value in self.values}
-
-    def defined(self) -> dict[str, Method]:
-        """These methods."""
-        return {
-            name: Method(extends=self.method, settings=with_value({}, self.setting, value))
-            for name, value in self.variants.items()
-        }
-
-    @property
-    def grid(self) -> Grid:
-        """The variants on the models and data sets."""
-        return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
-
-
-class Curved(Strict):
-    """One setting of a method over some values."""
-
-    method: Name
-    setting: str
-    """Dotted path, such as high.repair."""
-    values: Annotated[list[float], Field(min_length=1)]
-
-
-class Tradeoff(Strict):
-    """Efficacy against locality, along settings of several methods (the target `tradeoff`, no part of `all`)."""
-
-    models: list[Name]
-    datasets: list[Name]
-    methods: list[Name] = Field(default_factory=list)
-    """Shown as they are, each a point."""
-    curves: Annotated[dict[str, Curved], Field(min_length=1)]
-    """By what the figure calls them."""
-
-    @property
-    def sweeps(self) -> dict[str, Sweep]:
-        """Each curve as a sweep of its own."""
-        where = {"models": self.models, "datasets": self.datasets}
-        return {name: Sweep(**where, **curve.model_dump()) for name, curve in self.curves.items()}
-
-    @property
-    def grid(self) -> Grid:
-        """All variants and methods on the models and data sets."""
-        variants = [name for sweep in self.sweeps.values() for name in sweep.variants]
-        return Grid(models=self.models, datasets=self.datasets, methods=[*self.methods, *dict.fromkeys(variants)])
-
-
-class CaseStudy(Strict):
-    """Table 1: what edited models generate for one record."""
-
-    model: Name
-    dataset: Name
-    methods: Annotated[list[Name], Field(min_length=1)]
-    case_id: str | None = None
-    """Which record; by a rule (jeep/report/case_study.py) where absent."""
-
-
-class QuickLook(Strict):
-    """A first table minutes after the start (the target `quick`): some runs, measured on their first facts alone."""
-
-    model: Name
-    dataset: Name
-    methods: Annotated[list[Name], Field(min_length=1)]
-    facts: PositiveInt = 20
-    """Measured; edited are those of the experiment."""
-    answers: PositiveInt = 3
-    """Facts whose answers are shown in words."""
-
-
-class Experiment(Grid):
-    """What is run: every method on every data set with every model."""
-
-    edits: PositiveInt
-    """Facts edited at once."""
-    ablations: Grid | None = None
-    """Table 4."""
-    curve: Curve | None = None
-    """Figure 4."""
-    sweep: Sweep | None = None
-    """Figure 6."""
-    case_study: CaseStudy | None = None
-    """Table 1; of runs that the experiment has."""
-    quick: QuickLook | None = None
-    """The target `quick`; of runs that the experiment has."""
-    large: Large | None = None
-    tradeoff: Tradeoff | None = None
-
-    @model_validator(mode="after")
-    def _apart(self) -> "Experiment":
-        """`large` has data sets of its own: target vectors are made for the most facts that are edited of each."""
-        shared = {name for grid in self.grids.values() if grid is not self.large for name in grid.datasets}
-        for name in self.large.datasets if self.large else ():
-            if name in shared:
-                raise ValueError(f"large: {name!r} is edited elsewhere too; give it an entry of its own (settings_of)")
-        return self
-
-    @property
-    def sweeps(self) -> list[Sweep]:
-        """Everything that defines variants of a method."""
-        return [*filter(None, [self.sweep]), *(self.tradeoff.sweeps.values() if self.tradeoff else ())]
-
-    @property
-    def grids(self) -> dict[str, Grid]:
-        """Everything that is run, by where it stands in the configuration."""
-        parts = {
-            "experiment": self,
-            "experiment.ablations": self.ablations,
-            "experiment.curve": self.curve,
-            "experiment.sweep": self.sweep.grid if self.sweep else None,
-            "experiment.large": self.large,
-            "experiment.tradeoff": self.tradeoff.grid if self.tradeoff else None,
-        }
-        return {name: grid for name, grid in parts.items() if grid is not None}
 
 
 class Retrieval(Strict):

@@ -1,5 +1,6 @@
 """The configuration files that are shipped, their documentation, and the environments."""
 
+import re
 import tomllib
 
 import pytest
@@ -130,6 +131,14 @@ def test_the_documentation_of_the_configuration_is_up_to_date():
     assert (ROOT / "config" / "README.md").read_text(encoding="utf-8") == render(), (
         "run: python -m jeep.config.docs > config/README.md"
     )
+
+
+def test_every_part_that_a_key_may_hold_is_documented():
+    page = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    types = re.findall(r"^\| `[^`]+` \| ((?:[^|]|\\\|)*) \|", page, re.MULTILINE)
+    named = {word for text in types for word in re.findall(r"\b[A-Z][A-Za-z]+\b", text)} - {"Any", "Path"}
+    assert len(named) > 20
+    assert named <= set(re.findall(r"^###? (\w+)", page, re.MULTILINE))
 
 
 def test_conda_has_the_requirements_of_pyproject():

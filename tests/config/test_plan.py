@@ -3,8 +3,8 @@
 from conftest import ROOT
 
 from jeep.config.config import load_config, parse_config
+from jeep.config.experiment import Grid
 from jeep.config.plan import Plan
-from jeep.config.schema import Grid
 
 
 def plan(name="config"):
