@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from jeep.common.storage import atomic
+from jeep.report.claims import OURS
 from jeep.report.texts import render
 
 _PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
@@ -31,15 +32,18 @@ def write_report(
     edited facts, whose digests are given. The template is the package's own where there is none.
     """
     found = pd.read_csv(claims, keep_default_na=False)
+    ours = found["claim"].str.startswith(OURS)
+    paper = found[~ours]
     text = render(
         template or TEMPLATE,
         about=about,
         digests={"/".join(path.with_suffix("").parts[-2:]): _digest(path) for path in facts},
         versions={name: version(name) for name in _PACKAGES},
         tables={path.stem: path.read_text(encoding="utf-8").strip() for path in tables},
-        claims=found.to_dict("records"),
-        verdicts=found["verdict"].value_counts().to_dict(),
-        corrected=found["corrected"].value_counts().to_dict(),
+        claims=paper.to_dict("records"),
+        ours=found[ours].to_dict("records"),
+        verdicts=paper["verdict"].value_counts().to_dict(),
+        corrected=paper["corrected"].value_counts().to_dict(),
         figures={path.stem: os.path.relpath(path, out.parent) for path in figures},
     )
     with atomic(out) as temporary:

@@ -154,7 +154,8 @@ def test_costs_are_sums_over_jobs_and_means_over_seeds(tmp_path):
 def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
     claims = {"claim": "it works", "dataset": "d", "model": "m", "one": "jeep", "other": "memit", "statistic": "Score"}
     claims |= {"value": 1, "low": 0.5, "high": 2, "p": 0.03, "verdict": "supported", "corrected": "undecided"}
-    pd.DataFrame([claims]).to_csv(tmp_path / "claims.csv", index=False)
+    ours = claims | {"claim": "Ours: it works too", "one": "ours", "verdict": "refuted", "corrected": "refuted"}
+    pd.DataFrame([claims, ours]).to_csv(tmp_path / "claims.csv", index=False)
     (tmp_path / "table3.md").write_text("| the | table |\n")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/figure4.png").write_bytes(b"")
@@ -171,6 +172,10 @@ def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
     text = (tmp_path / "REPORT.md").read_text()
     assert "1 supported." in text
     assert "all 1 comparisons by Holm's method: 1 undecided." in text
+    paper, _, own = text.partition("Methods that the paper has not, corrected for their own 1 comparisons:")
+    assert "it works |" in paper
+    assert "Ours" not in paper
+    assert "| Ours: it works too | d | m | ours − memit |" in own
     assert "| the | table |" in text
     assert "](figures/figure4.png)" in text
     assert "sha256 f9d86028c6e0d64e" in text
