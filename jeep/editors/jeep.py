@@ -132,7 +132,7 @@ class Jeep(RegionEditor):
 
     def _settled(self, model: EditableModel, task: Task) -> frozenset[str]:
         """The facts, by case id, that the low region has written well enough."""
-        from jeep.vectors.margins import answer_margins
+        from jeep.measure.margins import answer_margins
 
         if self.high.repair is None:
             return frozenset()

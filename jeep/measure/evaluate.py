@@ -18,6 +18,7 @@ from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
+from jeep.model.readout import read_out
 from jeep.model.tokens import encode_answers
 
 
@@ -51,11 +52,13 @@ def items(facts: Sequence[Fact], metrics: Metrics) -> Iterator[Item]:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Scored:
     """One answer under teacher forcing: the log-probability of each token, and whether it was the argmax."""
 
     log_probabilities: np.ndarray
     correct: np.ndarray
+    leads: np.ndarray | None = None
+    """Each token's log-probability minus that of the best other one, if asked for."""
 
 
 @torch.no_grad()
@@ -64,13 +67,15 @@ def score(
     prompts: Sequence[tuple[int, ...]],
     answers: Sequence[Sequence[tuple[int, ...]]],
     token_budget: int,
-) -> list[list[_Scored]]:
+    *,
+    leads: bool = False,
+) -> list[list[Scored]]:
     """Score each prompt's answers. A prompt runs once; its answers go on from its keys and values."""
-    results: list[list[_Scored]] = [[] for _ in prompts]
+    results: list[list[Scored]] = [[] for _ in prompts]
     batches = in_batches(
         [len(prompt) for prompt in prompts],
         token_budget,
-        lambda batch: _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch]),
+        lambda batch: _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch], leads),
     )
     with tqdm(total=len(prompts), desc="evaluating", unit="prompt", mininterval=2) as progress:
         for batch, scored in batches:
@@ -81,8 +86,11 @@ def score(
 
 
 def _score_batch(
-    model: EditableModel, prompts: Sequence[tuple[int, ...]], answers: Sequence[Sequence[tuple[int, ...]]]
-) -> list[list[_Scored]]:
+    model: EditableModel,
+    prompts: Sequence[tuple[int, ...]],
+    answers: Sequence[Sequence[tuple[int, ...]]],
+    leads: bool,
+) -> list[list[Scored]]:
     kept: dict[int, KeysValues] = {}
     packing, states = model.pack(prompts, record=kept)
     states = model.run(states, packing, 0, model.depth - 1)
@@ -96,29 +104,29 @@ def _score_batch(
         torch.cat([first[number][None], next(later)]) if len(answer) > 1 else first[number][None]
         for number, answer in rows
     ]
-    log_p, correct = _read_tokens(model, torch.cat(hidden), [token for _, answer in rows for token in answer])
-    results: list[list[_Scored]] = [[] for _ in prompts]
+    columns = _read_tokens(model, torch.cat(hidden), [token for _, answer in rows for token in answer], leads)
+    results: list[list[Scored]] = [[] for _ in prompts]
     start = 0
     for number, answer in rows:
         stop = start + len(answer)
-        results[number].append(_Scored(log_p[start:stop], correct[start:stop]))
+        results[number].append(Scored(*(column[start:stop] for column in columns)))
         start = stop
     return results
 
 
-_LOGIT_ROWS = 256
-"""Rows of vocabulary size that are held at once."""
-
-
-def _read_tokens(model: EditableModel, states: Tensor, tokens: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The log-probability of each token at its state, and whether it is the argmax there."""
-    parts = []
+def _read_tokens(model: EditableModel, states: Tensor, tokens: Sequence[int], leads: bool) -> list[np.ndarray]:
+    """The log-probability of each token at its state, and whether it is the argmax there; with `leads`, by how much."""
     ids = torch.tensor(tokens, device=states.device)
-    for rows, wanted in zip(states.split(_LOGIT_ROWS), ids.split(_LOGIT_ROWS), strict=True):
-        logits = model.logits(rows)
-        parts.append((-functional.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1) == wanted))
-    log_p, correct = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-    return log_p, correct
+
+    def measure(logits: Tensor, rows: slice) -> list[Tensor]:
+        wanted = ids[rows]
+        found = [-functional.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1) == wanted]
+        if leads:
+            others = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
+            found.append(logits.gather(1, wanted[:, None])[:, 0] - others)
+        return found
+
+    return [column.cpu().numpy() for column in read_out(model, states, measure)]
 
 
 def _continue(

@@ -10,8 +10,9 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
+from jeep.model.readout import read_out
 from jeep.model.tokens import encode_pair, locate
-from jeep.probes.lens import Flow, flows, probability_and_rank, read_out
+from jeep.probes.lens import Flow, flows, probability_and_rank
 
 POSITIONS = ("subject_last", "prediction")
 ANSWERS = ("original", "new")
@@ -27,7 +28,7 @@ def contrast(model: EditableModel, facts: Sequence[Fact], norm: bool, token_budg
     part, answer, probability, rank. Raises UserError for a fact without an original answer.
     """
     prompts = [locate(model.tokenizer, fact) for fact in facts]
-    tokens = [_first_tokens(model, fact) for fact in facts]
+    tokens = [answer_tokens(model, fact) for fact in facts]
     places = [[prompt.position(name) for name in POSITIONS] for prompt in prompts]
     tables = []
     found = flows(model, [prompt.ids for prompt in prompts], places, token_budget)
@@ -37,7 +38,8 @@ def contrast(model: EditableModel, facts: Sequence[Fact], norm: bool, token_budg
     return pd.concat([table for _, table in tables], ignore_index=True)
 
 
-def _first_tokens(model: EditableModel, fact: Fact) -> list[int]:
+def answer_tokens(model: EditableModel, fact: Fact) -> list[int]:
+    """The first tokens of a fact's original and new answer. Raises UserError for a fact without an original one."""
     if fact.target_true is None:
         raise UserError(f"record {fact.case_id}: no target_true, which the probe contrasts the new answer with")
     answers = (fact.target_true, fact.target_new)
@@ -49,10 +51,10 @@ def _measure(model: EditableModel, case_id: str, tokens: list[int], flow: Flow, 
     rows = torch.cat([flow.hidden, after - flow.mlp, after - flow.attention], 1)  # (positions, 3 layers - 2, d)
     ids = torch.tensor([tokens], device=rows.device)
 
-    def measure(logits: Tensor, _: int) -> list[Tensor]:
+    def measure(logits: Tensor, _: slice) -> list[Tensor]:
         return list(probability_and_rank(logits, ids.expand(len(logits), -1)))
 
-    probability, rank = read_out(model, rows.flatten(0, 1), norm, measure)
+    probability, rank = read_out(model, rows.flatten(0, 1), measure, norm=norm)
     layers = range(flow.hidden.shape[1])
     parts = [(layer, "state") for layer in layers]
     parts += [(layer, part) for part in PARTS[1:] for layer in layers[1:]]
@@ -70,12 +72,12 @@ def flow_of(model: EditableModel, fact: Fact, norm: bool) -> pd.DataFrame:
     prompt = locate(model.tokenizer, fact)
     ids = prompt.ids
     ((_, flow),) = flows(model, [ids], [range(len(ids))], len(ids))
-    wanted = torch.tensor([_first_tokens(model, fact)[:1]], device=model.device)
+    wanted = torch.tensor([answer_tokens(model, fact)[:1]], device=model.device)
 
-    def measure(logits: Tensor, _: int) -> list[Tensor]:
+    def measure(logits: Tensor, _: slice) -> list[Tensor]:
         return list(probability_and_rank(logits, wanted.expand(len(logits), -1)))
 
-    probability, rank = read_out(model, flow.hidden.flatten(0, 1), norm, measure)
+    probability, rank = read_out(model, flow.hidden.flatten(0, 1), measure, norm=norm)
     layers = flow.hidden.shape[1]
     places = {prompt.prediction: "prediction", prompt.subject_last: "subject_last"}
     keys = [

@@ -1,6 +1,6 @@
 """The logit lens (Eqs. 5, 6): what the LM head reads from the hidden state of any layer, at any position."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -11,9 +11,6 @@ from torch import Tensor
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
 from jeep.model.hooks import record_output
-
-ROWS = 256
-"""Rows of vocabulary size that are held at once."""
 
 
 @dataclass
@@ -56,24 +53,6 @@ def flows(
 
     for batch, found in in_batches([len(row) for row in rows], token_budget, run):
         yield from zip(batch, found, strict=True)
-
-
-def read_out(
-    model: EditableModel,
-    states: Float[Tensor, "n d"],
-    norm: bool,
-    measure: Callable[[Float[Tensor, "r vocabulary"], int], list[Tensor]],
-) -> list[Tensor]:
-    """`measure` of the logits of all states, a few rows at a time; its second argument is the first row's number.
-
-    With `norm` the final norm stands in front of the head, as in the model's own prediction; Eq. 5 has none.
-    """
-    parts = []
-    for start in range(0, len(states), ROWS):
-        rows = states[start : start + ROWS]
-        logits = model.logits(rows, norm=norm)
-        parts.append(measure(logits, start))
-    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 def probability_and_rank(

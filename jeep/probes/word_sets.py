@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
+from jeep.model.readout import read_out
 from jeep.model.tokens import encode_word, first_tokens, locate
-from jeep.probes.lens import flows, read_out
+from jeep.probes.lens import flows
 from jeep.probes.retrieval import Index
 from jeep.probes.words import STOP_WORDS, words
 
@@ -107,7 +108,7 @@ def probe_words(
         tokens["stop words"] = sorted(set().union(*map(ways, sets[number]["stop words"])) - set(tokens["original"]))
         token_sets = TokenSets(tokens, model.device)
         probability, rank = read_out(
-            model, flow.hidden[0], norm, lambda logits, _, its=token_sets: list(its.measure(logits))
+            model, flow.hidden[0], lambda logits, _, its=token_sets: list(its.measure(logits)), norm=norm
         )
         tables[number] = _table(fact.case_id, token_sets, probability, rank, model)
         overlaps += _overlaps(fact.case_id, token_sets)

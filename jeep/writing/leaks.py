@@ -7,14 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Position, Where
+from jeep.common.settings import Where
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects, neighbours_of
 from jeep.model.editable import EditableModel
+from jeep.probes.contrast import POSITIONS
 from jeep.writing.solve import closed_form_update
 from jeep.writing.walk import LayerWalk, prompts_of
-
-_POSITIONS: tuple[Position, ...] = ("subject_last", "prediction")
 
 
 @torch.no_grad()
@@ -38,7 +37,7 @@ def key_leaks(
     for layer, place in sorted(covariance):
         for walk in walks:
             walk.advance(layer)
-        for position in _POSITIONS:
+        for position in POSITIONS:
             keys, others = (walk.keys(position, place) for walk in walks)
             answers = closed_form_update(torch.eye(len(facts)), keys, covariance[layer, place], prior, model.device)
             lengths = [(answers @ some.to(answers)).norm(dim=0).mean() for some in (others, keys)]

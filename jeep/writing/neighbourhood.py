@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.settings import Neighbours, Placement, Position
 from jeep.data.facts import Fact
 from jeep.data.neighbours import neighbours_of, relation_of
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_pair
+from jeep.model.readout import read_out
+from jeep.probes.contrast import answer_tokens
 from jeep.vectors.task import Task
 from jeep.writing.walk import LayerWalk, prompts_of
 
@@ -89,32 +90,21 @@ class Promotion:
         """Reads the states in front of the update."""
         self.walk, self.layer, self.position = walk, layer, position
         self.rows = [n for n, fact in enumerate(facts) if fact.target_true is not None]
-        self.answers = answer_tokens(walk.model, [facts[n] for n in self.rows])
+        answers = [answer_tokens(walk.model, facts[n]) for n in self.rows]
+        self.answers = torch.tensor(answers, dtype=torch.long, device=walk.model.device).reshape(-1, 2)
         self.before = self._lead()
 
     def _lead(self) -> Float[Tensor, " n"]:
+        model = self.walk.model
         states = self.walk.values(self.layer, "output", self.position)[:, self.rows].mT
-        model, leads = self.walk.model, []
-        for some, tokens in zip(states.split(_LOGIT_ROWS), self.answers.split(_LOGIT_ROWS), strict=True):
-            logits = model.logits(some.to(model.device, model.norm.weight.dtype))
-            new, true = logits.gather(1, tokens.to(logits.device)).unbind(1)
-            leads.append(new - true)
-        return torch.cat(leads)
+
+        def measure(logits: Tensor, rows: slice) -> list[Tensor]:
+            original, new = logits.gather(1, self.answers[rows]).unbind(1)
+            return [new - original]
+
+        (lead,) = read_out(model, states.to(model.device, model.norm.weight.dtype), measure)
+        return lead
 
     def gain(self) -> float:
         """Mean over the prompts, in nats; NaN where no fact has an original answer."""
         return float((self._lead() - self.before).mean())
-
-
-_LOGIT_ROWS = 256
-"""Rows of vocabulary size that are held at once."""
-
-
-def answer_tokens(model: EditableModel, facts: Sequence[Fact]) -> Int[Tensor, "m 2"]:
-    """The first tokens of each fact's new and original answer."""
-
-    def first(fact: Fact, answer: str) -> int:
-        return encode_pair(model.tokenizer, fact.prompt, answer, fact.joiner)[1][0]
-
-    pairs = [[first(fact, fact.target_new), first(fact, fact.target_true)] for fact in facts]
-    return torch.tensor(pairs, dtype=torch.long).reshape(len(pairs), 2)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from editing import SETTINGS, deltas_of, jeep
 
+from jeep.measure.margins import answer_margins
 from jeep.model.editable import EditableModel
 from jeep.vectors import targets as targets_module
-from jeep.vectors.margins import answer_margins
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
 

@@ -7,9 +7,9 @@ import torch
 from conftest import KINDS, random_network
 
 from jeep.measure.evaluate import evaluate
+from jeep.measure.margins import answer_margins
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import encode_pair, locate
-from jeep.vectors.margins import answer_margins
 
 
 @pytest.mark.parametrize("architecture", KINDS)
