@@ -86,9 +86,8 @@ class Scale:
                     total = self.needed.targets(requests, spec.sites, spec.optimization.steps)
                     per_edit = total / len(facts)
                     yield self.row("target vectors", per_edit * max(counts) * seeds, dtype, rates)
-                placements = getattr(editor, "placements", ())
-                if placements:
-                    total = self.needed.writing([request.prompts for request in requests], placements)
+                if editor.placements:
+                    total = self.needed.writing([request.prompts for request in requests], editor.placements)
                     yield self.row("writing", total / len(facts) * sum(counts) * seeds, dtype, rates)
                 size = sum(self.model.projection(*place).weight.numel() for place in editor.covariances)
                 yield self.row("edits", 0.0, dtype, rates, size * 4 * len(counts) * seeds)

@@ -93,10 +93,7 @@ def covariance_option(wildcards, input):
 
 
 def needed_neighbours(wildcards):
-    """Of an editor of regions, where the data set has some: what it writes is measured there."""
-    if not getattr(editor_of(wildcards), "placements", ()):
-        return []
-    return neighbour_files(wildcards.model, wildcards.seed, [wildcards.dataset])
+    return neighbour_files(editor_of(wildcards), wildcards.model, wildcards.seed, [wildcards.dataset])
 
 
 def neighbours_option(wildcards, input):

@@ -57,7 +57,7 @@ def leaking_runs():
         if run.method != UNEDITED
         and run.seed == CONFIG.seeds[0]
         and CONFIG.datasets[run.dataset].neighbours
-        and getattr(PLAN.editor(run.method, run.model, run.dataset), "placements", ())
+        and PLAN.editor(run.method, run.model, run.dataset).placements
     ]
 
 
@@ -99,7 +99,7 @@ rule series_figure:
     params:
         axis=series_axis,
         labels=labels,
-        code=stage_code("results:series_figure"),
+        code=stage_code("figures:series_figure"),
     shell:
         "python -m jeep series-figure --table {input:q} --axis {params.axis:q} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -124,7 +124,7 @@ rule training_figure:
         "../envs/jeep.yaml"
     params:
         titles=hypernetwork_titles,
-        code=stage_code("results:training_figure"),
+        code=stage_code("figures:training_figure"),
     shell:
         "python -m jeep training-figure --networks {input:q} --titles {params.titles:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -152,7 +152,7 @@ rule procedure_figure:
     params:
         title=procedure_title,
         edits=EXPERIMENT.edits,
-        code=stage_code("results:procedure_figure"),
+        code=stage_code("figures:procedure_figure"),
     shell:
         "python -m jeep procedure-figure --model {input.model:q} --facts {input.facts:q} --deltas {input.deltas:q}/{params.edits}.safetensors"
         " --title {params.title:q} --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -179,7 +179,7 @@ rule record_figure:
         "../envs/jeep.yaml"
     params:
         title=record_title,
-        code=stage_code("results:record_figure"),
+        code=stage_code("figures:record_figure"),
     shell:
         "python -m jeep record-figure --facts {input:q} --title {params.title:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"
@@ -206,7 +206,7 @@ rule leak_figure:
         deltas=leaking_edits,
         runs=json.dumps([[run.model, run.dataset, run.method] for run in LEAKING]),
         labels=labels,
-        code=stage_code("results:leak_figure"),
+        code=stage_code("figures:leak_figure"),
     shell:
         "python -m jeep leak-figure --deltas {params.deltas:q} --runs {params.runs:q} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

@@ -45,9 +45,9 @@ def neighbour_subjects(wildcards):
     return CONFIG.datasets[wildcards.dataset].neighbours.subjects
 
 
-def neighbour_files(model, seed, datasets):
-    """Subjects of neighbours, of the data sets that have some."""
-    having = [name for name in datasets if CONFIG.datasets[name].neighbours]
+def neighbour_files(editor, model, seed, datasets):
+    """Subjects of neighbours, of the data sets that have some; for an editor of regions, whose writing they measure."""
+    having = [name for name in datasets if editor.placements and CONFIG.datasets[name].neighbours]
     return [f"results/neighbours/{model}/{name}/seed{seed}.json" for name in having]
 
 

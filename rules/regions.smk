@@ -9,42 +9,24 @@ def tradeoff_field(name):
 
 def tradeoff_curves():
     """The value of each variant, by curve; a method as it is has none."""
-    curves = {name: sweep.variants for name, sweep in TRADEOFF.sweeps.items()} if TRADEOFF else {}
-    points = {
-        label_of("methods", name) if name != UNEDITED else "unedited": {name: None}
-        for name in tradeoff_field("methods")
-    }
-    alone = {
-        name: value for name, value in points.items() if not any(set(value) & set(curve) for curve in curves.values())
-    }
-    return json.dumps(curves | alone)
-
-
-def moved_search(wildcards):
-    return REGION_SEARCHES[wildcards.model]
-
-
-def moved_editor(wildcards):
-    search = moved_search(wildcards)
-    return PLAN.editor(search.method, wildcards.model, search.dataset)
+    if TRADEOFF is None:
+        return "{}"
+    curves = {name: sweep.variants for name, sweep in TRADEOFF.sweeps.items()}
+    names = {name: "unedited" if name == UNEDITED else label_of("methods", name) for name in TRADEOFF.methods}
+    return json.dumps(curves | {label: {name: None} for name, label in names.items()})
 
 
 def moved_facts(wildcards):
-    return f"results/facts/{wildcards.model}/{SEARCHED[moved_search(wildcards).dataset]}.jsonl"
+    return f"results/facts/{wildcards.model}/{SEARCHED[REGION_SEARCHES[wildcards.model].dataset]}.jsonl"
 
 
 def moved_neighbours(wildcards):
-    return neighbour_files(wildcards.model, CONFIG.seeds[0], [SEARCHED[moved_search(wildcards).dataset]])
-
-
-def moved_covariance(wildcards):
-    """Of every layer that a region is moved to, and of those in use."""
-    places = {*PLAN.moved_places(wildcards.model), *moved_editor(wildcards).covariances}
-    return covariance_files(wildcards.model, sorted(places))
+    sets = [SEARCHED[REGION_SEARCHES[wildcards.model].dataset]]
+    return neighbour_files(moved_editor(wildcards), wildcards.model, CONFIG.seeds[0], sets)
 
 
 def moved_limit(wildcards):
-    return moved_search(wildcards).facts
+    return REGION_SEARCHES[wildcards.model].facts
 
 
 def moved_prior(wildcards):
@@ -105,7 +87,7 @@ rule tradeoff_figure:
         "../envs/jeep.yaml"
     params:
         labels=labels,
-        code=stage_code("results:tradeoff_figure"),
+        code=stage_code("figures:tradeoff_figure"),
     shell:
         "python -m jeep tradeoff-figure --table {input:q} --labels {params.labels:q}"
         " --out {output.pdf:q} 2> >(tee {log:q} >&2)"

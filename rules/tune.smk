@@ -32,14 +32,25 @@ def search_metrics(wildcards):
     return [CONFIG.datasets[name].metrics for name in searched_sets(wildcards)]
 
 
-def search_covariance(wildcards):
-    """Of every layer that is tried, and of those in use where a region is moved."""
-    if not wildcards.get("setting"):
-        return covariance_files(
-            wildcards.model, PLAN.searched_places(wildcards.model, wildcards.method, wildcards.searched)
-        )
-    places = {*PLAN.moved_places(wildcards.model), *searched_editor(wildcards).covariances}
+def moved_editor(wildcards):
+    """The method whose regions are moved, as it is configured."""
+    search = REGION_SEARCHES[wildcards.model]
+    return PLAN.editor(search.method, wildcards.model, search.dataset)
+
+
+def moved_covariance(wildcards):
+    """Of every layer that a region is moved to, and of those in use."""
+    places = {*PLAN.moved_places(wildcards.model), *moved_editor(wildcards).covariances}
     return covariance_files(wildcards.model, sorted(places))
+
+
+def search_covariance(wildcards):
+    """Of every layer that is tried."""
+    if wildcards.get("setting"):
+        return moved_covariance(wildcards)
+    return covariance_files(
+        wildcards.model, PLAN.searched_places(wildcards.model, wildcards.method, wildcards.searched)
+    )
 
 
 def search_training_facts(wildcards):
@@ -69,12 +80,8 @@ def development_facts(wildcards):
 
 
 def development_neighbours(wildcards):
-    """Of each development set that has some."""
-    return neighbour_files(wildcards.model, CONFIG.seeds[0], [SEARCHED[name] for name in searched_sets(wildcards)])
-
-
-def development_neighbours_option(wildcards, input):
-    return options("neighbours", input.neighbours)
+    sets = [SEARCHED[name] for name in searched_sets(wildcards)]
+    return neighbour_files(searched_editor(wildcards), wildcards.model, CONFIG.seeds[0], sets)
 
 
 def tuning_files():
@@ -89,7 +96,7 @@ def region_settings(wildcards):
 def configured_layers(wildcards):
     """Where the method's regions are, by their settings."""
     search = REGION_SEARCHES[wildcards.model]
-    settings = PLAN.editor(search.method, wildcards.model, search.dataset).model_dump()
+    settings = moved_editor(wildcards).model_dump()
     return json.dumps({setting: settings[setting.removesuffix(".layers")]["layers"] for setting in search.layers})
 
 
@@ -157,7 +164,7 @@ rule search:
         space=search_space,
         protocol=search_protocol,
         covariance=covariance_option,
-        neighbours=development_neighbours_option,
+        neighbours=neighbours_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
         code=method_code("edit:search"),
@@ -207,7 +214,7 @@ use rule search as region_search with:
         space=region_space,
         protocol=region_protocol,
         covariance=covariance_option,
-        neighbours=development_neighbours_option,
+        neighbours=neighbours_option,
         training=search_training_option,
         seed=CONFIG.seeds[0],
         code=method_code("edit:search"),

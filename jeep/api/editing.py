@@ -29,6 +29,7 @@ from jeep.report.texts import render
 from jeep.vectors.prefixes import sample_prefixes
 from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
+from jeep.writing.neighbourhood import require_neighbours
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,14 +172,16 @@ def edit(
     started = time.monotonic()
     chosen, refused = usable_facts(facts, model, form, on_invalid, chat)
     editor, full = _editor(model, method, settings or {}, _probed(model, chosen, token_budget) if regions else {})
+    subjects = {}
+    if neighbours is not None:
+        subjects = draw_subjects(chosen, usable_facts(neighbours, model, None, on_invalid, chat)[0], NEIGHBOURS, seed)
+    require_neighbours(editor.placements, subjects)
     logging.info("%s with %s", method, json.dumps(full))
     prompts = prompts_of(chosen)
     before = answered(model, prompts, token_budget)
     prefixes = sample_prefixes(model, seed, editor.prefix_kinds)
     covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
-    others = usable_facts(neighbours, model, None, on_invalid, chat)[0] if neighbours is not None else []
-    subjects = draw_subjects(chosen, others, NEIGHBOURS, seed) if others else {}
     task = replace(_task(chosen, targets, prefixes, covariance, token_budget), neighbours=subjects)
     deltas = editor.edit(model, task)
     done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0, task.trace).apply()

@@ -50,15 +50,20 @@ class Large(Grid):
         return self
 
 
-class Sweep(Strict):
-    """One setting of a method over many values (Figure 6: γ*)."""
+class Curved(Strict):
+    """One setting of a method over some values."""
 
-    models: list[Name]
-    datasets: list[Name]
     method: Name
     setting: str
     """Dotted path, such as high.clamp."""
     values: Annotated[list[float], Field(min_length=1)]
+
+
+class Sweep(Curved):
+    """One setting of a method over many values (Figure 6: γ*)."""
+
+    models: list[Name]
+    datasets: list[Name]
 
     @property
     def variants(self) -> dict[str, float]:
@@ -76,15 +81,6 @@ class Sweep(Strict):
     def grid(self) -> Grid:
         """The variants on the models and data sets."""
         return Grid(models=self.models, datasets=self.datasets, methods=list(self.variants))
-
-
-class Curved(Strict):
-    """One setting of a method over some values."""
-
-    method: Name
-    setting: str
-    """Dotted path, such as high.repair.margin."""
-    values: Annotated[list[float], Field(min_length=1)]
 
 
 class Tradeoff(Strict):

@@ -68,6 +68,11 @@ class Plan:
         """Every run of the target `tradeoff`."""
         return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
+    @property
+    def every_run(self) -> list[Run]:
+        """Those of `all` and of the other targets."""
+        return [*self.runs, *self.large_runs, *self.tradeoff_runs]
+
     def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
         """The numbers of edits that a method is evaluated with."""
         return self.cells.get((model, dataset, method), [self.experiment.edits])
@@ -81,7 +86,7 @@ class Plan:
         """The runs of what a table or a figure compares, so that it can be made without the others."""
         return [
             run
-            for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]
+            for run in self.every_run
             if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
         ]
 
@@ -125,7 +130,7 @@ class Plan:
     def places(self, model: str) -> list[Where]:
         """Every W_O whose covariance some run on a model needs."""
         found: set[Where] = set()
-        for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]:
+        for run in self.every_run:
             if run.model == model and run.method != UNEDITED:
                 found.update(self.editor(run.method, model, run.dataset).covariances)
         return sorted(found)

@@ -68,9 +68,14 @@ class Editor(Strict):
         return ()
 
     @property
+    def placements(self) -> tuple[Placement, ...]:
+        """The regions, in the order they are written; none for a method of another kind."""
+        return ()
+
+    @property
     def spares(self) -> bool:
-        """Whether it needs neighbours."""
-        return False
+        """Whether a region's change needs neighbours."""
+        return any(placement.neighbours for placement in self.placements)
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -119,11 +124,6 @@ class RegionEditor(Editor):
     def covariances(self) -> tuple[Where, ...]:
         """Of all that is written."""
         return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
-
-    @property
-    def spares(self) -> bool:
-        """Whether a region's change does."""
-        return any(placement.neighbours for placement in self.placements)
 
     def edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""

@@ -125,6 +125,11 @@ def _reader(place: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda means: means[..., place]
 
 
+def of_ours(claims: pd.DataFrame) -> pd.Series:
+    """Which claims are about methods that the paper has not."""
+    return claims["claim"].str.startswith(OURS)
+
+
 def find_claims(
     records: Sequence[Path],
     edits: int | None,
@@ -164,8 +169,7 @@ def find_claims(
         for model, path in files.items():
             rows += [_row(*found[:1], {"dataset": "", "model": model}, *found[1:]) for found in find(path)]
     table = pd.DataFrame(rows, columns=[*_KEYS, *Interval._fields])
-    families = table["claim"].str.startswith(OURS)
-    table["p_holm"] = table.groupby(families)["p"].transform(lambda p: multipletests(p, method="holm")[1])
+    table["p_holm"] = table.groupby(of_ours(table))["p"].transform(lambda p: multipletests(p, method="holm")[1])
     for column, p in (("verdict", "p"), ("corrected", "p_holm")):
         sides = np.where(table["value"] > 0, "supported", "refuted")
         table[column] = np.where(table[p] < 0.05, sides, "undecided")
@@ -178,7 +182,7 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
-    ours = int(table["claim"].str.startswith(OURS).sum())
+    ours = int(of_ours(table).sum())
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
         f"method for all {len(table) - ours} comparisons"

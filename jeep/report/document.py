@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from jeep.common.storage import atomic
-from jeep.report.claims import OURS
+from jeep.report.claims import of_ours
 from jeep.report.texts import render
 
 _PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
@@ -32,7 +32,7 @@ def write_report(
     edited facts, whose digests are given. The template is the package's own where there is none.
     """
     found = pd.read_csv(claims, keep_default_na=False)
-    ours = found["claim"].str.startswith(OURS)
+    ours = of_ours(found)
     paper = found[~ours]
     text = render(
         template or TEMPLATE,

@@ -76,7 +76,7 @@ def edit(
     prefixes: Prefixes,
     targets: Files = (),
     covariance: Covariances = (),
-    neighbours: NeighbourFiles = (),
+    neighbours: Path | None = None,
     hypernetwork: Path | None = None,
     editor: EditorName,
     settings: Settings,
@@ -93,6 +93,7 @@ def edit(
     Args:
         targets: all shards of the target vectors
         covariance: of every layer that is edited
+        neighbours: subjects of neighbours, as the stage `neighbours` wrote them
         hypernetwork: the editor's trained hyper-network
         edits: for each, write the first N facts alone; their change is N.safetensors (default: all)
         solver: device of the normal equations (default: the model's)
@@ -134,13 +135,13 @@ def edit(
         read_json(prefixes),
         checkpoint.token_budget,
         covariance=read_covariances(covariance, model),
-        neighbours=read_json(neighbours[0]) if neighbours else {},
+        neighbours=read_json(neighbours) if neighbours else {},
         hypernetwork=network,
         solver=torch.device(solver) if solver else None,
     )
     read = [
         (path.name, path.stat().st_mtime_ns)
-        for path in (*targets, *covariance, *neighbours, *filter(None, [hypernetwork]))
+        for path in (*targets, *covariance, *filter(None, [neighbours, hypernetwork]))
     ]
     run = Run(
         model,

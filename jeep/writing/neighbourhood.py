@@ -12,14 +12,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jeep.common.errors import UserError
 from jeep.common.settings import Neighbours, Placement, Position
 from jeep.data.facts import Fact
-from jeep.data.neighbours import neighbours_of, relation_of
+from jeep.data.neighbours import Subjects, neighbours_of, relation_of
 from jeep.model.editable import EditableModel
 from jeep.model.readout import read_out
 from jeep.probes.contrast import answer_tokens
 from jeep.vectors.task import Task
 from jeep.writing.walk import LayerWalk, prompts_of
+
+
+def require_neighbours(placements: Sequence[Placement], subjects: Subjects) -> None:
+    """Raise UserError where a region spares neighbours and there are none."""
+    if any(placement.neighbours for placement in placements) and not subjects:
+        raise UserError(
+            "a region spares neighbours, and none are given: name facts of the same relations that are not edited"
+        )
 
 
 class Neighbourhood:

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.common.errors import UserError
 from jeep.common.settings import Placement, Position
 from jeep.model.editable import EditableModel
 from jeep.vectors.task import Task
-from jeep.writing.neighbourhood import Neighbourhood
+from jeep.writing.neighbourhood import Neighbourhood, require_neighbours
 from jeep.writing.solve import closed_form_update
 from jeep.writing.walk import LayerWalk, prompts_of
 
@@ -43,10 +42,7 @@ def write_regions(
     behind_subject = any(placement.position == "prediction" for placement in placements)
     reach: Position = "prediction" if behind_subject else "subject_last"
     walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach), task.token_budget)
-    if any(placement.neighbours for placement in placements) and not task.neighbours:
-        raise UserError(
-            "a region spares neighbours, and none are given: name facts of the same relations that are not edited"
-        )
+    require_neighbours(placements, task.neighbours)
     beside = Neighbourhood(model, task, reach) if task.neighbours else None
     goals = torch.stack([target.values for target in task.targets], 2)  # (sites, d, m)
     settled = torch.tensor([fact.case_id in task.settled for fact in task.facts])

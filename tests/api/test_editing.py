@@ -154,6 +154,32 @@ def test_a_saved_edit_is_an_ordinary_checkpoint_that_says_what_was_done(model, f
     assert about["took"] == 4
 
 
+OTHERS = [
+    {"subject": name, "template": "{} is in", "relation": "country", "target_new": "x"} for name in ("Oslo", "Rome")
+]
+
+
+def test_what_reaches_neighbours_is_told_and_may_be_spared(model, facts, text):
+    """Rome stands in a prompt that measures: Oslo is the neighbour."""
+    plain, spared = (
+        edited(model, facts, text, neighbours=OTHERS, settings=SETTINGS | {"high": SETTINGS["high"] | high})
+        for high in ({}, {"neighbours": {"form": "mean"}})
+    )
+    assert [step["position"] for step in plain.trace] == ["subject_last", "prediction"]
+    assert spared.trace[1]["leak"] < 1e-3 < plain.trace[1]["leak"]
+    spared.undo()
+    plain.undo()
+
+
+def test_neighbours_that_are_wanted_are_asked_for_before_anything_is_computed(model, facts, text, monkeypatch):
+    monkeypatch.setattr(editing, "optimize_facts", lambda *_: pytest.fail("hours are gone"))
+    sparing = SETTINGS | {"high": SETTINGS["high"] | {"neighbours": {"form": "mean"}}}
+    with pytest.raises(UserError, match="a region spares neighbours, and none are given"):
+        edited(model, facts, text, settings=sparing)
+    with pytest.raises(UserError, match="no subject is left for neighbours"):
+        edited(model, facts, text, settings=sparing, neighbours=OTHERS[1:])
+
+
 def test_covariances_are_estimated_once_and_kept(model, facts, text, cache, monkeypatch):
     passes = []
     original = statistics.estimate

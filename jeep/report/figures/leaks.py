@@ -10,17 +10,16 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 from jeep.common.storage import read_jsonl, read_provenance
-from jeep.report.figures.style import PAGE, PALETTE, save, style
+from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
 from jeep.report.tables import Labels, label
 
-_MARKERS = "osD^vP*X"
 _COLORS = {"subject_last": PALETTE[2], "prediction": PALETTE[3]}
 
 
 def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out: Path) -> None:
     """The leak of each written layer of every edit, a panel for each model and data set.
 
-    `deltas` are edits with their traces, by model, data set and method.
+    `deltas` are edits with their traces, by model, data set and method: of all methods everywhere.
     """
     panels = list(dict.fromkeys(key[:2] for key in deltas))
     methods = list(dict.fromkeys(key[2] for key in deltas))
@@ -30,14 +29,12 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
         size = (PAGE, 1.9 * lines + 0.4)
         figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
         for axis, (model, dataset) in zip(axes.flat, panels, strict=False):
-            for color, marker, method in zip(PALETTE, _MARKERS, methods, strict=False):
-                path = deltas.get((model, dataset, method))
-                steps = read_provenance(path)["trace"] if path else []
-                for position in ("subject_last", "prediction"):
-                    part = [step for step in steps if step["position"] == position and "leak" in step]
-                    name = label(labels, "methods", method) if position == steps[0]["position"] else None
-                    layers, values = [step["layer"] for step in part], [step["leak"] for step in part]
-                    axis.plot(layers, values, color=color, marker=marker, markersize=3, label=name)
+            for color, marker, method in zip(PALETTE, MARKERS, methods, strict=False):
+                steps = pd.DataFrame(read_provenance(deltas[model, dataset, method])["trace"])
+                name = label(labels, "methods", method)
+                for _, part in steps.groupby("position", sort=False):
+                    axis.plot(part.layer, part.leak, color=color, marker=marker, markersize=3, label=name)
+                    name = None  # in the legend once
             axis.axhline(1, color="0.5", linewidth=0.5, linestyle=":")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set(title=f"{label(labels, 'models', model)}, {label(labels, 'datasets', dataset)}", ylim=(0, None))

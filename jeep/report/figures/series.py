@@ -6,14 +6,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from jeep.report.figures.style import PAGE, PALETTE, save, style
+from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.tables import Labels, label
 
 TITLES = {"Score": "Score", "ES": "efficacy (ES)", "GS": "generalization (GS)", "LS": "locality (LS)"}
 _AXES = {"edits": "number of edits", "high.clamp": "γ*", "low.clamp": "γ′"}
-_MARKERS = "osD^vP"
 
 
-def draw_series(table: Path, axis: str, labels: Mapping[str, Mapping[str, str]], out: Path) -> None:
+def draw_series(table: Path, axis: str, labels: Labels, out: Path) -> None:
     """A row of four panels (Score, ES, GS, LS) for each model and data set, a line with its band for each method.
 
     Bands are 95 % half-widths over records.
@@ -31,7 +31,7 @@ def draw_series(table: Path, axis: str, labels: Mapping[str, Mapping[str, str]],
                 panel.set(title=title, ylim=(-2, 102))
                 if axis == "edits":
                     panel.set_xscale("log")
-            row[0].set_ylabel(f"{_name(labels, 'models', model)}\n{_name(labels, 'datasets', dataset)}\n%")
+            row[0].set_ylabel(f"{label(labels, 'models', model)}\n{label(labels, 'datasets', dataset)}\n%")
         for panel in axes[-1]:
             panel.set_xlabel(_AXES.get(axis, axis))
         handles, names = axes[0, 0].get_legend_handles_labels()
@@ -40,14 +40,10 @@ def draw_series(table: Path, axis: str, labels: Mapping[str, Mapping[str, str]],
 
 
 def _panel(panel, results: pd.DataFrame, colors: Mapping[str, tuple], labels) -> None:
-    for marker, (method, color) in zip(_MARKERS, colors.items(), strict=False):
+    for marker, (method, color) in zip(MARKERS, colors.items(), strict=False):
         line = results[results["method"] == method].sort_values("x")
         panel.plot(
-            line.x, line.value, color=color, marker=marker, markersize=2.5, label=_name(labels, "methods", method)
+            line.x, line.value, color=color, marker=marker, markersize=2.5, label=label(labels, "methods", method)
         )
         half = line.ci95.fillna(0)
         panel.fill_between(line.x, line.value - half, line.value + half, color=color, alpha=0.15, linewidth=0)
-
-
-def _name(labels: Mapping[str, Mapping[str, str]], kind: str, name: str) -> str:
-    return labels.get(kind, {}).get(name, name)

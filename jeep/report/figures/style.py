@@ -15,6 +15,7 @@ from jeep.common.storage import atomic
 COLUMN, PAGE = 3.4, 7.0
 """Widths of a column and of a page, in inches."""
 PALETTE = sns.color_palette("colorblind")
+MARKERS = "osD^vP*X"
 
 
 _OTHER_SCRIPTS = (

@@ -6,10 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from jeep.report.figures.style import PAGE, PALETTE, save, style
+from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
 from jeep.report.tables import RUN, Labels, chosen, label, metrics_of
 
-_MARKERS = "osD^vPX"
 COLUMNS = ["dataset", "model", "curve", "x", "metric", "value", "ci95"]
 
 
@@ -42,7 +41,7 @@ def draw_tradeoff(table: Path, labels: Labels, out: Path) -> None:
         figure, axes = plt.subplots(len(groups), 2, figsize=size, squeeze=False, layout="constrained")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
             for axis, metric in zip(row, ("ES", "GS"), strict=True):
-                for color, marker, curve in zip(PALETTE, _MARKERS, curves, strict=False):
+                for color, marker, curve in zip(PALETTE, MARKERS, curves, strict=False):
                     wide = group[group["curve"] == curve].pivot(index="x", columns="metric", values="value")
                     axis.plot(wide[metric], wide["LS"], color=color, marker=marker, markersize=3.5, label=curve)
                     axis.plot(wide[metric][:1], wide["LS"][:1], color=color, marker=marker, mfc="white", markersize=3.5)
