@@ -69,7 +69,7 @@ def target_vectors(network, request, sites, settings):
         for site in sites
     ]
     answer = torch.tensor(request.answer)
-    first, reference, losses, factor = None, None, [], 1.0
+    first, reference, losses, factor, times_right = None, None, [], 1.0, 0
     for step in range(settings.steps):
         seen = [[] for _ in sites]
         with ExitStack() as stack:
@@ -101,6 +101,10 @@ def target_vectors(network, request, sites, settings):
             right = bool((asked.argmax(2) == answer).all())
             factor = settings.relax.nll if right else 1.0
             reached |= right and divergence.item() <= settings.relax.stop_kl
+        if settings.stop_right is not None:
+            judged = asked.argmax(2) == answer
+            times_right += bool((judged if settings.stop_right.prefixes == "all" else judged[1:]).all())
+            reached |= times_right >= settings.stop_right.steps
         if reached or (settings.stop_loss is not None and loss < settings.stop_loss) or step == settings.steps - 1:
             return torch.stack(values), torch.stack(first), losses
         optimizer.zero_grad()
@@ -149,14 +153,14 @@ def write(network, prompts, targets, placements, covariance, transposed=False, a
             last = placement.layers[-1]
             (state,) = read(network, rows[:1], last, placement.measured, positions[:1])
             left = last - layer + 1
-            share = left if placement.spread == "even" else left**0.5
+            share = left if placement.region.spread == "even" else left**0.5
             residual = (target[placement.site] - state).double() / share
             if adds is not None and placement.measured == "output":
                 (output,) = read(network, rows[:1], layer, placement.edited, positions[:1])
                 residual *= (output / adds(layer, placement.edited, output)).double()
             residuals.append(residual)
         K, R = torch.stack(keys, 1), torch.stack(residuals, 1)
-        gram = placement.prior * covariance[layer, placement.edited].double() + K @ K.T
+        gram = placement.region.prior * covariance[layer, placement.edited].double() + K @ K.T
         change = R @ K.T @ torch.linalg.inv(gram)
         weight = module(network, layer, placement.edited).weight
         weight.data.add_((change.T if transposed else change).to(weight.dtype))

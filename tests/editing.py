@@ -22,6 +22,11 @@ SETTINGS = {
         "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05},
         "region": {**LOW, "spread": "even"},
     },
+    "alphaedit": {
+        "optimization": {"steps": 20, "learning_rate": 0.1, "stop_loss": 0.05},
+        "region": {"layers": [0, 1], "clamp": 2.0, "weight_decay": 0.0, "spread": "even", "ridge": 0.001}
+        | {"null_space": {"keep": 0.9}},
+    },
     "mend": {
         "layers": [1, 2, 3],
         "rank": 32,

@@ -20,8 +20,8 @@ from jeep.common.errors import UserError
 from jeep.common.storage import read_jsonl, write_jsonl, write_tensors
 from jeep.data.fetch import fetch_model
 from jeep.data.sources import PathSource
-from jeep.measure.runs import write_records
 from jeep.report.figures.style import save as save_figure
+from jeep.runs.at_once import write_records
 
 LAUNCH = "import jeep.launcher; jeep.launcher.main()"
 

@@ -68,6 +68,14 @@ class Relax(Strict):
     """Stop once α KL is at most this."""
 
 
+class StopRight(Strict):
+    """Stop once the new answer has been the argmax at each of its tokens in so many steps, not only in a row."""
+
+    steps: PositiveInt
+    prefixes: Literal["all", "sampled"] = "all"
+    """all: behind every prefix and the bare prompt; sampled: behind the prefixes alone (ENCORE's released code)."""
+
+
 class Optimization(Strict):
     """How the target vectors are optimised (Eq. 11)."""
 
@@ -82,6 +90,8 @@ class Optimization(Strict):
     """Stop once the total loss is below this."""
     relax: Relax | None = None
     """Ease the NLL once the answer is right (PMET)."""
+    stop_right: StopRight | None = None
+    """Later than the paper: stop once the answer has been right often enough (ENCORE)."""
 
 
 class MetaTraining(Strict):
@@ -112,6 +122,24 @@ class Neighbours(Strict):
     """γ: of 1, each edit weighs one neighbour. Of the prior alone."""
 
 
+class NullSpace(Strict):
+    """Where a region's keys are projected: onto eigenvectors of E[kkᵀ] along which text hardly has any (AlphaEdit)."""
+
+    threshold: PositiveFloat | None = None
+    """τ: eigenvectors of smaller eigenvalues. In units of E[kkᵀ], so it means something else in each model."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Instead: this share of the eigenvectors, those of the smallest eigenvalues."""
+    refresh: PositiveInt | None = None
+    """In a sequence, take the eigenvectors anew after so many facts, of (Σ kkᵀ/N + λE[kkᵀ])/(λ + 1) with N facts'
+    keys so far (BetaEdit)."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "NullSpace":
+        if (self.threshold is None) == (self.keep is None):
+            raise ValueError("needs either threshold or keep")
+        return self
+
+
 class Region(Strict):
     """Consecutive layers whose output matrix W_O is edited."""
 
@@ -120,14 +148,21 @@ class Region(Strict):
     """Which W_O is edited."""
     clamp: PositiveFloat
     """γ of Eq. 12: ‖δ‖ ≤ γ‖h‖."""
-    prior: PositiveFloat
-    """λ in C₀ = λ E[kkᵀ]."""
+    prior: NonNegativeFloat
+    """λ in C₀ = λ E[kkᵀ]; 0 only beside a `ridge`."""
     spread: Literal["even", "sqrt"]
     """How a residual is shared by the layers still to be written: 1/n or 1/√n."""
     weight_decay: NonNegativeFloat = 0.5
     """β of Eq. 11."""
     neighbours: Neighbours | None = None
     """Not in the paper: the change spares the same relations' prompts about other subjects."""
+    ridge: NonNegativeFloat = 0.0
+    """Later than the paper: ν in C₀ = λ E[kkᵀ] + ν I, which adds ν‖Δ‖² to what is least (ENCORE; AlphaEdit's μ)."""
+    null_space: NullSpace | None = None
+    """Later than the paper: the change acts on nothing but the part of a key in this space (AlphaEdit)."""
+    history: bool = False
+    """Later than the paper: in a sequence, keys of the batches before count among the old associations, each like one
+    edit (MEMIT-seq)."""
 
     @model_validator(mode="after")
     def _ascending(self) -> "Region":
@@ -135,20 +170,28 @@ class Region(Strict):
             raise ValueError(f"layers must be consecutive and ascending, not {list(self.layers)}")
         return self
 
+    @model_validator(mode="after")
+    def _definite(self) -> "Region":
+        if not self.prior and not self.ridge:
+            raise ValueError("prior: 0 needs a ridge")
+        return self
+
 
 class Placement(Strict):
-    """What the closed form needs to know of a region: its layers, the lookup position, and what is measured where."""
+    """How a region is written: which of its W_O, at which lookup position, and what is measured where."""
 
-    layers: tuple[int, ...]
+    region: Region
     edited: Projection
     position: Position
-    prior: float
-    spread: Literal["even", "sqrt"]
     measured: Place
     """Where the current value is measured, to be subtracted from the target vector."""
     site: int
     """Index of the region's target vector among the optimised sites."""
-    neighbours: Neighbours | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Of the region."""
+        return self.region.layers
 
 
 class TargetSpec(Strict):

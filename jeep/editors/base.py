@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from jeep.common.settings import (
     Dtype,
@@ -20,6 +20,7 @@ from jeep.common.settings import (
     places_in,
     prefix_kind,
 )
+from jeep.editors.postprocess import Postprocess
 
 if TYPE_CHECKING:  # torch stays out of the DAG
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,9 @@ class Editor(Strict):
     method that adds up small changes or differentiates by weights (FT-WD, MEND, MALMEN, ROME)."""
     prefixes: tuple[PrefixKind, ...] = ("5x10",)
     """The random texts in front of prompts (p_j of Eq. 8), as so many texts of so many tokens."""
+
+    postprocess: Annotated[Postprocess, Field(discriminator="kind")] | None = None
+    """Later than the paper: what is made of the finished change (RECT, PRUNE, SPHERE)."""
 
     @model_validator(mode="after")
     def _precise_enough(self) -> Editor:
@@ -75,7 +79,17 @@ class Editor(Strict):
     @property
     def spares(self) -> bool:
         """Whether a region's change needs neighbours."""
-        return any(placement.neighbours for placement in self.placements)
+        return any(placement.region.neighbours for placement in self.placements)
+
+    @property
+    def projected(self) -> tuple[Where, ...]:
+        """Every W_O, by layer and place, whose change lies in a null space of its covariance."""
+        return tuple(
+            (layer, placement.edited)
+            for placement in self.placements
+            if placement.region.null_space
+            for layer in placement.layers
+        )
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -91,13 +105,35 @@ class Editor(Strict):
         """Every W_O whose covariance a search over a space needs, in any of the layers that it tries."""
         return sorted({*self.covariances, *places_in(space)}) if self.covariances else []
 
-    @abstractmethod
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
+        return self.finished(model, self._edit(model, task), task)
 
     def edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
         """The changes of several tasks, each of which begins with the facts of the one before."""
-        return (self.edit(model, task) for task in tasks)
+        for task, deltas in zip(tasks, self._edits(model, tasks), strict=True):
+            yield self.finished(model, deltas, task)
+
+    @abstractmethod
+    def _edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
+        """As `edit`, before `postprocess`."""
+
+    def _edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
+        """As `edits`, before `postprocess`."""
+        return (self._edit(model, task) for task in tasks)
+
+    def finished(self, model: EditableModel, deltas: dict[str, Tensor], task: Task) -> dict[str, Tensor]:
+        """Changes of `model` behind `postprocess`; the task's trace says what that did."""
+        if self.postprocess is None:
+            return deltas
+        finished = {name: self.postprocess.of(model, name, delta) for name, delta in deltas.items()}
+        before, after = (sum(float(d.norm()) ** 2 for d in each.values()) ** 0.5 for each in (deltas, finished))
+        task.trace.append({"postprocess": self.postprocess.kind, "norm_before": before, "norm_after": after})
+        return finished
+
+    def remember(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
+        """What the next batch of a sequence has to know; `model` holds the batch already."""
+        return {}
 
 
 class RegionEditor(Editor):
@@ -125,12 +161,23 @@ class RegionEditor(Editor):
         """Of all that is written."""
         return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
 
-    def edit(self, model, task):
+    def _edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
         return self.written_at(model, task, self.placements)
+
+    def remember(self, model, task):
+        """Keys of the regions that have a history."""
+        from jeep.writing.history import remembered
+
+        return remembered(model, task, self.placements, self.pool)
+
+    @property
+    def pool(self) -> Literal["mean", "half_bare"]:
+        """How a fact's keys under all prefixes become one (`jeep.writing.walk`)."""
+        return "mean" if self.preset == "paper" else "half_bare"
 
     def written_at(self, model: EditableModel, task: Task, placements: Sequence[Placement]) -> dict[str, Tensor]:
         """The change of each parameter that writes some of the regions."""
         from jeep.writing.regions import write_regions
 
-        return write_regions(model, task, placements, pool="mean" if self.preset == "paper" else "half_bare")
+        return write_regions(model, task, placements, self.pool)

@@ -38,7 +38,7 @@ class FtWd(Editor):
             return self.weight_decay
         return 0.0 if self.preset == "release" else math.exp(0.15589562) * edits**-0.87028798
 
-    def edit(self, model, task):
+    def _edit(self, model, task):
         """Train on all facts; the states below the block are computed once. A killed run goes on from an epoch."""
         from tqdm import tqdm
 

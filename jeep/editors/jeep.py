@@ -101,23 +101,20 @@ class Jeep(RegionEditor):
         """Step 2 at the subject's last token, step 3 at the prediction position."""
         return tuple(
             Placement(
-                layers=region.layers,
+                region=region,
                 edited=region.edited,
                 position="subject_last" if name == "low" else "prediction",
-                prior=region.prior,
-                spread=region.spread,
                 measured="output" if self.preset == "paper" and region.edited == "mlp" else region.edited,
                 site=number if self.together else 0,
-                neighbours=region.neighbours,
             )
             for number, (name, region) in enumerate(self._regions.items())
             if name in self.write
         )
 
-    def edit(self, model, task):
+    def _edit(self, model, task):
         """Write the regions: in one go, or the high one with what is left to do once the low one is written."""
         if self.together and (self.high is None or self.high.repair is None):
-            return super().edit(model, task)
+            return super()._edit(model, task)
         low, high = ([p for p in self.placements if p.position == where] for where in ("subject_last", "prediction"))
         deltas = self.written_at(model, task, low) if low else {}
         if not high:

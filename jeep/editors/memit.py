@@ -27,14 +27,11 @@ class Memit(RegionEditor):
         """The region, measured at the layer's output."""
         return (
             Placement(
-                layers=self.region.layers,
+                region=self.region,
                 edited=self.region.edited,
                 position="subject_last",
-                prior=self.region.prior,
-                spread=self.region.spread,
                 measured="output",
                 site=0,
-                neighbours=self.region.neighbours,
             ),
         )
 

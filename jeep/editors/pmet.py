@@ -35,14 +35,11 @@ class Pmet(RegionEditor):
         """The region's MLPs; with `both`, attention's out-projections first, as they come first in a block."""
         return tuple(
             Placement(
-                layers=self.region.layers,
+                region=self.region,
                 edited=site.place,
                 position="subject_last",
-                prior=self.region.prior,
-                spread=self.region.spread,
                 measured=site.place,
                 site=number,
-                neighbours=self.region.neighbours,
             )
             for number, site in enumerate(self.sites)
             if site.place == "mlp" or self.write == "both"

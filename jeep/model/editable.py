@@ -137,6 +137,10 @@ class EditableModel:
         """Number of inputs of a W_O, d_in."""
         return self.as_stored(layer, self.projection(layer, place).weight, place).shape[1]
 
+    def transposed(self, name: str) -> bool:
+        """Whether a parameter is stored as (d_in, d_out)."""
+        return isinstance(self.network.get_submodule(name.rpartition(".")[0]), Conv1D)
+
     def as_stored(self, layer: int, matrix: Float[Tensor, "d_out d_in"], place: Place = "mlp") -> Tensor:
         """A change of W_O in the orientation of the parameter (GPT-2 stores the transpose)."""
         return matrix.mT if isinstance(self.projection(layer, place), Conv1D) else matrix

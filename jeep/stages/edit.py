@@ -76,6 +76,7 @@ def edit(
     prefixes: Prefixes,
     targets: Files = (),
     covariance: Covariances = (),
+    eigenvectors: Files = (),
     neighbours: Path | None = None,
     hypernetwork: Path | None = None,
     editor: EditorName,
@@ -93,6 +94,7 @@ def edit(
     Args:
         targets: all shards of the target vectors
         covariance: of every layer that is edited
+        eigenvectors: of those covariances in whose null space something is written (default: found here)
         neighbours: subjects of neighbours, as the stage `neighbours` wrote them
         hypernetwork: the editor's trained hyper-network
         edits: for each, write the first N facts alone; their change is N.safetensors (default: all)
@@ -112,12 +114,13 @@ def edit(
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.measure.runs import Run, write_records
     from jeep.model.files import read_of
     from jeep.model.progress import fingerprint
+    from jeep.runs.at_once import Run, write_records
     from jeep.vectors.files import read_targets
     from jeep.vectors.task import Task
     from jeep.writing.covariance import read_covariances
+    from jeep.writing.null_space import read_eigenvectors
 
     if bool(records) != bool(metrics):
         raise UserError("an edit is measured with both --metrics and --records, or not at all")
@@ -135,13 +138,14 @@ def edit(
         read_json(prefixes),
         checkpoint.token_budget,
         covariance=read_covariances(covariance, model),
+        eigenvectors=read_eigenvectors(eigenvectors, model),
         neighbours=read_json(neighbours) if neighbours else {},
         hypernetwork=network,
         solver=torch.device(solver) if solver else None,
     )
     read = [
         (path.name, path.stat().st_mtime_ns)
-        for path in (*targets, *covariance, *filter(None, [neighbours, hypernetwork]))
+        for path in (*targets, *covariance, *eigenvectors, *filter(None, [neighbours, hypernetwork]))
     ]
     run = Run(
         model,
@@ -196,8 +200,8 @@ def evaluate(
     """
     from jeep.common.errors import UserError
     from jeep.data.facts import load_facts
-    from jeep.measure.runs import measured, write_records
     from jeep.model.files import read_of
+    from jeep.runs.at_once import measured, write_records
 
     model = checkpoint.load()
     chosen = load_facts(facts)

@@ -189,6 +189,19 @@ def covariance(
         estimate(model, sample, places, checkpoint.token_budget, made_of or {}, out)
 
 
+def eigenvectors(*, covariance: Path, device: str = "auto", out: Out) -> None:
+    """Decompose a covariance, for editors that write in its null space.
+
+    Args:
+        covariance: as the stage `covariance` wrote it
+        device: where it is computed
+    """
+    from jeep.model.loading import pick_device
+    from jeep.writing.null_space import write_eigenvectors
+
+    write_eigenvectors(covariance, out, pick_device(device))
+
+
 def hypernetwork(
     *,
     checkpoint: Checkpoint,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Metrics
+from jeep.common.settings import Metrics, Where
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects
 from jeep.editors.base import Editor
@@ -19,6 +19,7 @@ from jeep.model.checkpoints import bit_sum
 from jeep.model.editable import EditableModel
 from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
+from jeep.writing.null_space import Eigenvectors
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Bench:
     """What hyper-networks are trained on."""
     networks: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Hyper-networks trained so far, by their editor's settings."""
+    eigenvectors: dict[Where, Eigenvectors] = field(default_factory=dict)
+    """Of the covariances in whose null space some edit so far was written."""
 
     @property
     def content(self) -> tuple:
@@ -87,6 +90,12 @@ class Bench:
                 for each, facts, vectors in zip(self.sets, rounds, targets, strict=True)
             }
 
+    def _decompose(self, editor: Editor) -> None:
+        """Find the eigenvectors that an editor needs; covariances stay as they are."""
+        for where in editor.projected:
+            if where not in self.eigenvectors:
+                self.eigenvectors[where] = Eigenvectors.of(self.covariance[where], self.model.device)
+
     def score(
         self, editor: Editor, facts: Sequence[Fact], given: DevelopmentSet, targets: Sequence[Target], network: Mapping
     ) -> dict[str, Any]:
@@ -101,8 +110,16 @@ class Bench:
             written, targets = with_finite_targets(facts, targets)
             if not written:
                 return {"Score": 0.0, "failed": "no target vector stayed finite"}
+        self._decompose(editor)
         task = Task(
-            written, self.prefixes, self.token_budget, targets, self.covariance, network, neighbours=given.neighbours
+            written,
+            self.prefixes,
+            self.token_budget,
+            targets,
+            self.covariance,
+            network,
+            eigenvectors=self.eigenvectors,
+            neighbours=given.neighbours,
         )
         try:
             deltas = editor.edit(self.model, task)

@@ -52,6 +52,8 @@ class Reading(NamedTuple):
     """Mean over prompts."""
     right: Bool[Tensor, " requests"]
     """Whether the new answer is the argmax at every token of every prompt."""
+    right_sampled: Bool[Tensor, " requests"]
+    """The same of the prompts behind sampled prefixes alone."""
     log_p: Float[Tensor, "running vocabulary"]
     """Log-probabilities at the KL prompts' subjects."""
 
@@ -191,6 +193,7 @@ class Selection:
         rows_of_tokens = [number for number, (row, _) in enumerate(asked) for _ in row.answer]
         self.answer_rows = Segments(rows_of_tokens, len(asked), device)
         self.requests = requests(asked)
+        self.sampled = tensor([row.stem > 0 or len(asked) == len(bare) for row, _ in asked])  # of no prefix, all
 
     def forward(self, deltas: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Final states with each δ in place, and the states at the lookup positions of the bare prompts before it."""
@@ -233,9 +236,11 @@ class Selection:
         token_nll = functional.cross_entropy(answers, self.answers, reduction="none")
         row_nll = self.answer_rows.mean(token_nll)
         wrong = (answers.argmax(-1) != self.answers).to(row_nll.dtype) if right else torch.zeros_like(token_nll)
+        wrong_rows = self.answer_rows.sum(wrong)
         return Reading(
             self.requests.mean(row_nll),
             self.requests.mean(torch.exp(-row_nll.detach())),
-            self.requests.sum(self.answer_rows.sum(wrong)) == 0,
+            self.requests.sum(wrong_rows) == 0,
+            self.requests.sum(wrong_rows * self.sampled) == 0,
             functional.log_softmax(kl, -1),
         )

@@ -65,6 +65,7 @@ class _Descent:
         self.unedited: Tensor | None = None
         self.reference: Tensor | None = None
         self.nll_factor = torch.ones(count, **like)
+        self.steps_right = torch.zeros(count, dtype=torch.long, device=model.device)
 
     def run(self) -> list[Target]:
         """Descend until every request has stopped."""
@@ -85,7 +86,8 @@ class _Descent:
     def _evaluate(self, selection: Selection, active: list[int]) -> tuple[Tensor, list[bool]]:
         """Eq. 11 for each request, and whether it has reached its goal; keeps its trace, and v as it stands."""
         states, bare = selection.forward(self.deltas)
-        reading = selection.read(states, right=self.settings.relax is not None)
+        judged = self.settings.relax is not None or self.settings.stop_right is not None
+        reading = selection.read(states, right=judged)
         if self.unedited is None:
             self.unedited = torch.stack(bare)
         kl = self._divergence(reading.log_p, selection)
@@ -121,6 +123,10 @@ class _Descent:
         if relax is not None:
             self.nll_factor = torch.where(reading.right, relax.nll, 1.0).to(self.nll_factor)
             stopped |= reading.right & (kl <= relax.stop_kl)
+        if settings.stop_right is not None:
+            every = settings.stop_right.prefixes == "all"
+            self.steps_right += reading.right if every else reading.right_sampled
+            stopped |= self.steps_right >= settings.stop_right.steps
         return stopped.tolist()
 
     def _step(self, loss: Tensor) -> None:

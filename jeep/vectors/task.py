@@ -32,6 +32,12 @@ class Task:
     """E[k kᵀ] of the input of each W_O that the editor asks for, by layer and place."""
     hypernetwork: Mapping[str, Tensor] = field(default_factory=dict)
     """The trained hyper-network's tensors, where the editor has one."""
+    eigenvectors: Mapping[Where, tuple[Float[Tensor, " d_in"], Float[Tensor, "d_in d_in"]]] = field(
+        default_factory=dict
+    )
+    """Eigenvalues, in ascending order, and eigenvectors of covariances, where they are known already."""
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the editor keeps of the batches before, in a sequence of edits; empty in the first."""
     neighbours: Subjects = field(default_factory=dict)
     """Other subjects of the facts' relations, where there are any: what is written is measured at their prompts, and
     may be made to spare them."""

@@ -25,7 +25,7 @@ from jeep.writing.walk import LayerWalk, prompts_of
 
 def require_neighbours(placements: Sequence[Placement], subjects: Subjects) -> None:
     """Raise UserError where a region spares neighbours and there are none."""
-    if any(placement.neighbours for placement in placements) and not subjects:
+    if any(placement.region.neighbours for placement in placements) and not subjects:
         raise UserError(
             "a region spares neighbours, and none are given: name facts of the same relations that are not edited"
         )

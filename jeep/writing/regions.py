@@ -1,30 +1,21 @@
 """Write target vectors into regions of layers: steps 2 and 3 of JEEP, and all of MEMIT's and PMET's update."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.common.settings import Placement, Position
+from jeep.common.settings import Placement, Region, Where
 from jeep.model.editable import EditableModel
 from jeep.vectors.task import Task
+from jeep.writing.history import history_of
 from jeep.writing.neighbourhood import Neighbourhood, require_neighbours
+from jeep.writing.null_space import null_space
 from jeep.writing.solve import closed_form_update
-from jeep.writing.walk import LayerWalk, prompts_of
-
-Pool = Literal["mean", "half_bare"]
-"""How the keys of one fact under its prefixes become one: their mean (paper), or ½ bare + ½ mean of the others."""
-
-
-def _pooled(keys: Float[Tensor, "d_in rows"], prefixes: int, pool: Pool) -> Float[Tensor, "d_in m"]:
-    """One key for each fact from its keys under all prefixes, the bare prompt's first."""
-    by_fact = keys.unflatten(1, (-1, prefixes))
-    if pool == "mean" or prefixes == 1:
-        return by_fact.mean(2)
-    return (by_fact[:, :, 0] + by_fact[:, :, 1:].mean(2)) / 2
+from jeep.writing.walk import LayerWalk, Pool, prompts_of, reach_of
 
 
 @torch.no_grad()
@@ -37,10 +28,10 @@ def write_regions(
     W_O at the lookup position, pooled over the prefixes; the residual is (v - h^L)/n (even) or /√n (sqrt) with n layers
     left and h^L measured on the bare prompts; both on the model as changed so far. Δ = R Kᵀ (λC + KKᵀ)⁻¹.
     A settled fact's residual is zero. With neighbours, the trace says how much of each layer's update reaches them.
+    History, ridge and null space are the region's; none of them is in the paper.
     The model is left as it was, bit for bit.
     """
-    behind_subject = any(placement.position == "prediction" for placement in placements)
-    reach: Position = "prediction" if behind_subject else "subject_last"
+    reach = reach_of(placements)
     walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach), task.token_budget)
     require_neighbours(placements, task.neighbours)
     beside = Neighbourhood(model, task, reach) if task.neighbours else None
@@ -49,6 +40,7 @@ def write_regions(
     steps = [(placement, layer) for placement in placements for layer in placement.layers]
     steps.sort(key=lambda step: step[1])
     deltas: dict[str, Tensor] = {}
+    solver = task.solver or model.device
 
     def residuals_now(placement: Placement, layer: int) -> Float[Tensor, "d m"]:
         current = walk.values(layer, placement.measured, placement.position)
@@ -57,13 +49,14 @@ def write_regions(
     with model.scratch([model.parameter_name(layer, placement.edited) for placement, layer in steps]):
         for placement, layer in tqdm(steps, desc=f"writing {len(task.facts)} facts", unit="layer"):
             walk.advance(layer)
-            keys = _pooled(walk.keys(placement.position, placement.edited), len(task.prefixes), pool)
+            keys = walk.pooled_keys(placement.position, placement.edited, pool)
             residuals = residuals_now(placement, placement.layers[-1])
             wanted = _wanted(walk, placement, layer, residuals)
             seen = beside.look(walk, task.facts, layer, placement) if beside else None
-            covariance = task.covariance[layer, placement.edited]
-            terms = beside.terms(placement.neighbours, seen.keys) if seen else {}
-            change = closed_form_update(wanted, keys, covariance, placement.prior, task.solver or model.device, **terms)
+            terms = beside.terms(placement.region.neighbours, seen.keys) if seen else {}
+            terms |= _later_terms(task, (layer, placement.edited), placement.region, solver)
+            covariance, prior = task.covariance[layer, placement.edited], placement.region.prior
+            change = closed_form_update(wanted, keys, covariance, prior, solver, **terms)
             name = model.parameter_name(layer, placement.edited)
             deltas[name] = model.as_stored(layer, change, placement.edited).float().cpu().contiguous()
             norm = model.weight(name).float().norm()
@@ -75,10 +68,19 @@ def write_regions(
     return deltas
 
 
+def _later_terms(task: Task, where: Where, region: Region, device: torch.device) -> dict[str, Any]:
+    """What the closed form is given of what came after the paper."""
+    return {
+        "ridge": region.ridge,
+        "history": history_of(task.memory, where) if region.history else None,
+        "basis": null_space(region.null_space, where, task, device) if region.null_space else None,
+    }
+
+
 def _wanted(walk: LayerWalk, placement: Placement, layer: int, residuals: Float[Tensor, "d m"]) -> Float[Tensor, "d m"]:
     """What the W_O of a layer has to give more: its share of the residuals, as a block adds it."""
     left = placement.layers[-1] - layer + 1
-    wanted = residuals / (left if placement.spread == "even" else left**0.5)
+    wanted = residuals / (left if placement.region.spread == "even" else left**0.5)
     if placement.measured == "output" and walk.model.adds_otherwise:
         output = walk.values(layer, placement.edited, placement.position)
         wanted = walk.model.in_front(layer, placement.edited, output.mT, wanted.mT).mT

@@ -14,6 +14,9 @@ def closed_form_update(
     prior: float,
     device: torch.device | None = None,
     *,
+    ridge: float = 0.0,
+    history: Float[Tensor, "d_in d_in"] | None = None,
+    basis: Float[Tensor, "d_in r"] | None = None,
     spared: Float[Tensor, "d_in p"] | None = None,
     fixed: Float[Tensor, "d_in q"] | None = None,
 ) -> Float[Tensor, "d_out d_in"]:
@@ -30,22 +33,39 @@ def closed_form_update(
     λC + K Kᵀ = A. `fixed` are keys M whose answers must stay: under Δ M = 0 the least is
     Δ₀ − Δ₀ M (Mᵀ A⁻¹ M)⁻¹ Mᵀ A⁻¹, Δ₀ being the change without that.
 
+    `history` is Σ K_t K_tᵀ of earlier batches of a sequence; with `ridge` ν, ν‖Δ‖² is part of what is
+    least: both join A.
+    `basis` are orthonormal columns U₀: Δ = Δ U₀U₀ᵀ reads nothing else of a key, and is the least one of these,
+    R kᵀ (λ U₀ᵀCU₀ + ν I + kkᵀ)⁻¹ U₀ᵀ with k = U₀ᵀK. λ = 0 and μ = ν is AlphaEdit's R KᵀP (K_pK_pᵀP + KKᵀP + μI)⁻¹ with
+    P = U₀U₀ᵀ.
+
     Returns Δ in float64, on `device`. Raises UserError when λC + K Kᵀ is not positive definite.
     """
     device = device or keys.device
-    keys, residuals = keys.to(device, torch.float64), residuals.to(device, torch.float64)
-    normal = covariance.to(device, torch.float64, copy=True).mul_(prior).addmm_(keys, keys.mT)
+    if basis is not None:
+        basis = basis.to(device, torch.float64)
+
+    def inside(matrix: Tensor) -> Tensor:
+        """Its columns, in coordinates of the basis if there is one."""
+        matrix = matrix.to(device, torch.float64)
+        return matrix if basis is None else basis.mT @ matrix
+
+    keys, residuals = inside(keys), residuals.to(device, torch.float64)
+    normal = prior * inside(inside(covariance).mT) if prior else keys.new_zeros(len(keys), len(keys))
+    normal.addmm_(keys, keys.mT).diagonal().add_(ridge)
+    if history is not None:
+        normal += inside(inside(history).mT)
     if spared is not None:
-        spared = spared.to(device, torch.float64)
+        spared = inside(spared)
         normal.addmm_(spared, spared.mT)
     factor = factor_of(normal)
     change = residuals @ torch.cholesky_solve(keys, factor).mT
-    if fixed is None:
-        return change
-    fixed = fixed.to(device, torch.float64)
-    solved = torch.cholesky_solve(fixed, factor)
-    # The pseudo-inverse: relations that are asked alike may have one mean.
-    return change - (change @ fixed) @ torch.linalg.pinv(fixed.mT @ solved, hermitian=True) @ solved.mT
+    if fixed is not None:
+        fixed = inside(fixed)
+        solved = torch.cholesky_solve(fixed, factor)
+        # The pseudo-inverse: relations that are asked alike may have one mean.
+        change -= (change @ fixed) @ torch.linalg.pinv(fixed.mT @ solved, hermitian=True) @ solved.mT
+    return change if basis is None else change @ basis.mT
 
 
 def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Place, Position, Projection
+from jeep.common.settings import Place, Placement, Position, Projection
 from jeep.data.facts import Fact
 from jeep.model.attention import KeysValues, Packing
 from jeep.model.batches import in_batches
@@ -15,6 +16,17 @@ from jeep.model.editable import EditableModel
 from jeep.model.hooks import record_input, record_output
 from jeep.model.stems import Stems
 from jeep.model.tokens import Prompt, locate
+
+Pool = Literal["mean", "half_bare"]
+"""How the keys of one fact under its prefixes become one: their mean (paper), or ½ bare + ½ mean of the others."""
+
+
+def pooled(keys: Float[Tensor, "d_in rows"], prefixes: int, pool: Pool) -> Float[Tensor, "d_in m"]:
+    """One key for each fact from its keys under all prefixes, the bare prompt's first."""
+    by_fact = keys.unflatten(1, (-1, prefixes))
+    if pool == "mean" or prefixes == 1:
+        return by_fact.mean(2)
+    return (by_fact[:, :, 0] + by_fact[:, :, 1:].mean(2)) / 2
 
 
 class LayerWalk:
@@ -60,6 +72,10 @@ class LayerWalk:
         recorder = record_input(self.model.projection(self.layer, place), self.model.device)
         return self._read(range(len(self.prompts)), self.layer, position, recorder)
 
+    def pooled_keys(self, position: Position, place: Projection, pool: Pool) -> Float[Tensor, "d_in m"]:
+        """One key for each fact."""
+        return pooled(self.keys(position, place), len(self.prompts) // len(self.bare), pool)
+
     def values(self, layer: int, place: Place, position: Position) -> Float[Tensor, "d m"]:
         """The bare prompts' states at `place` of a layer at or above the current one, all layers as they are now."""
         module, home = self.model.module(layer, place), self.model.device
@@ -99,6 +115,12 @@ class LayerWalk:
                 if seen is not None:
                     seen.clear()
         return torch.stack([columns[row] for row in rows], 1)
+
+
+def reach_of(placements: Sequence[Placement]) -> Position:
+    """The last position that the regions read."""
+    behind_subject = any(placement.position == "prediction" for placement in placements)
+    return "prediction" if behind_subject else "subject_last"
 
 
 def prompts_of(

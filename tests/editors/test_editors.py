@@ -26,7 +26,7 @@ def test_every_editor_is_tested():
     assert set(SETTINGS) == set(EDITORS)
 
 
-LOCATE_THEN_EDIT = ("jeep", "memit", "pmet", "rome")
+LOCATE_THEN_EDIT = ("alphaedit", "jeep", "memit", "pmet", "rome")
 
 
 @pytest.mark.parametrize("name", LOCATE_THEN_EDIT)

@@ -12,8 +12,7 @@ from jeep.model.tokens import Request
 from jeep.vectors.targets import optimize
 from jeep.vectors.task import Task
 from jeep.writing.covariance import covariances
-from jeep.writing.regions import _pooled
-from jeep.writing.walk import LayerWalk, prompts_of
+from jeep.writing.walk import LayerWalk, pooled, prompts_of
 
 RELEASED = DATA / "released"
 """What it is and where it comes from: its README."""
@@ -90,7 +89,7 @@ def test_keys_equal_the_released_codes(name, smollm2, inputs, released):
     prompts = prompts_of(smollm2, cases(inputs), inputs["templates"], "subject_last")
     walk = LayerWalk(smollm2, prompts, 2048)
     walk.advance(6)
-    keys = _pooled(walk.keys("subject_last"), len(inputs["templates"]), "half_bare")
+    keys = pooled(walk.keys("subject_last"), len(inputs["templates"]), "half_bare")
     for ours, theirs in zip(keys.T.numpy(), released[f"{name}/keys_layer6"], strict=True):
         assert distance(ours, theirs) < 1e-3
 

@@ -4,8 +4,9 @@ import pytest
 from editing import SETTINGS, jeep
 from pydantic import ValidationError
 
-from jeep.common.settings import Optimization, Placement, Site, TargetSpec
+from jeep.common.settings import Optimization, Placement, Region, Site, TargetSpec
 from jeep.editors import load_editor
+from jeep.editors.jeep import HighRegion
 
 
 def region(layers, **settings):
@@ -17,10 +18,9 @@ def site(layer, place, position="subject_last", clamp=0.7, weight_decay=0.2, fol
     return Site(layer=layer, place=place, position=position, clamp=clamp, weight_decay=weight_decay, follow=follow)
 
 
-def placement(layers, edited, measured, number, position="subject_last", prior=30.0, spread="sqrt"):
-    return Placement(
-        layers=layers, edited=edited, position=position, prior=prior, spread=spread, measured=measured, site=number
-    )
+def placement(layers, edited, measured, number, position="subject_last", kind=Region, settings=None):
+    written = kind.model_validate(region(layers) | (settings or {}))
+    return Placement(region=written, edited=edited, position=position, measured=measured, site=number)
 
 
 def of_region(name, **settings):
@@ -30,17 +30,17 @@ def of_region(name, **settings):
 def test_memit_writes_one_region_against_its_last_layers_output():
     editor = of_region("memit")
     assert editor.sites == (site(4, "output"),)
-    assert editor.placements == (placement((3, 4), "mlp", "output", 0),)
+    assert editor.placements == (placement([3, 4], "mlp", "output", 0),)
     assert editor.target_spec == TargetSpec(sites=editor.sites, optimization=Optimization(steps=2))
     attention = of_region("memit", region=region([3, 4], edited="attention"))
-    assert attention.placements == (placement((3, 4), "attention", "output", 0),)
+    assert attention.placements == (placement([3, 4], "attention", "output", 0, settings={"edited": "attention"}),)
 
 
 def test_pmet_optimises_both_sub_layers_and_writes_one_or_both():
     editor, both = of_region("pmet"), of_region("pmet", write="both")
     assert editor.sites == both.sites == (site(4, "attention"), site(4, "mlp"))
-    assert editor.placements == (placement((3, 4), "mlp", "mlp", 1),)
-    assert both.placements == (placement((3, 4), "attention", "attention", 0), *editor.placements)
+    assert editor.placements == (placement([3, 4], "mlp", "mlp", 1),)
+    assert both.placements == (placement([3, 4], "attention", "attention", 0), *editor.placements)
     assert both.covariances == ((3, "attention"), (4, "attention"), (3, "mlp"), (4, "mlp"))
     assert editor.written == (3, 4)
 
@@ -65,8 +65,8 @@ def test_jeep_writes_two_regions(settings, low, high, measured):
     sites = (site(4, low), site(6, high, "prediction", 0.1, 0.4, follow=paper))
     edited = known["high"].get("edited", "mlp")
     placements = (
-        placement((3, 4), "mlp", measured[0], 0),
-        placement((6,), edited, measured[1], 1, "prediction", 50.0, "even"),
+        placement([3, 4], "mlp", measured[0], 0),
+        placement([6], edited, measured[1], 1, "prediction", HighRegion, HIGH | {"edited": edited}),
     )
     assert editor.sites == sites
     assert editor.placements == placements

@@ -11,7 +11,7 @@ from conftest import KINDS, exact, random_network
 
 from benchmarks.plain import target_vectors
 from jeep.common.errors import UserError
-from jeep.common.settings import Optimization, Relax, Site
+from jeep.common.settings import Optimization, Relax, Site, StopRight
 from jeep.model.editable import EditableModel
 from jeep.model.stems import Stems
 from jeep.model.tokens import Request
@@ -131,6 +131,45 @@ def test_easing_once_the_answer_is_right_equals_the_plain_version(trained, facts
     assert 0 < first < 11, "the answer becomes right in between"
     assert eased[1e-9][: first + 1] == pytest.approx(plain.losses[: first + 1])
     assert eased[1e-9][first + 1] != pytest.approx(plain.losses[first + 1])
+
+
+@pytest.mark.parametrize("judged", ["all", "sampled"])
+def test_being_right_often_enough_ends_it_as_in_the_plain_version(judged, trained, facts, prefixes):
+    """ENCORE: steps in which the answer is the argmax everywhere are counted, behind the sampled prefixes or all."""
+    network = exact(copy.deepcopy(trained.network))
+    network.config._attn_implementation = "sdpa"
+    model = EditableModel(copy.deepcopy(network), trained.tokenizer)
+    sites = (LOW.model_copy(update={"clamp": 3.0, "weight_decay": 0.0}),)
+    request, *_ = requests = requests_of(trained.tokenizer, facts, prefixes)[:6]
+    optimization = {"steps": 20, "learning_rate": 0.05, "kl_factor": 0.5}
+    lengths = []
+    for steps in (1, 3):
+        settings = Optimization(**optimization, stop_right=StopRight(steps=steps, prefixes=judged))
+        targets = run(model, requests, sites, settings)
+        values, _, losses = target_vectors(network, request, sites, settings)
+        assert targets[0].losses == pytest.approx(losses, rel=1e-8)
+        assert relative_error(targets[0].values, values) < 1e-8
+        lengths.append([len(target.losses) for target in targets])
+    assert min(lengths[0]) < 18, "some answer becomes right"
+    assert all(other == min(20, max(other, one + 2)) for one, other in zip(*lengths, strict=True))
+    free = run(model, requests, sites, Optimization(**optimization))
+    assert all(len(target.losses) == 20 for target in free), "nothing else ends it"
+
+
+def test_the_bare_prompt_counts_only_where_all_do(trained, facts, prefixes):
+    """A fact that the model answers rightly behind the prefixes and not without them."""
+    requests = requests_of(trained.tokenizer, facts, prefixes)
+    problem = _Descent(trained, requests, (LOW,), SETTINGS, Stems(trained, [r.prompts for r in requests])).problem
+    selection = problem.select(range(len(requests)))
+    states, _ = selection.forward([torch.zeros(len(requests), 64)])
+    logits = trained.logits(states[selection.answer_index])
+    bare = [number for number, row in enumerate(r for r in problem.rows if r.answer) if row.stem == 0]
+    right = logits.argmax(-1)
+    selection.answers = right.clone()
+    selection.answers[torch.isin(selection.answer_rows.groups, torch.tensor(bare))] += 1
+    reading = selection.read(states, right=True)
+    assert not reading.right.any()
+    assert reading.right_sampled.all()
 
 
 def test_the_stop_looks_at_the_whole_loss(trained, facts, prefixes):

@@ -16,9 +16,9 @@ from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
 from jeep.writing import regions
 from jeep.writing.covariance import covariances, sequences
-from jeep.writing.regions import _close, _pooled, write_regions
+from jeep.writing.regions import _close, write_regions
 from jeep.writing.solve import closed_form_update
-from jeep.writing.walk import LayerWalk
+from jeep.writing.walk import LayerWalk, pooled
 
 REGION = {"clamp": 1.0, "prior": 20.0}
 OPTIMIZATION = {"steps": 2}
@@ -155,10 +155,10 @@ def test_release_pools_half_the_bare_key(byte_level, facts, prefixes):
 def test_keys_are_pooled_by_hand():
     """Two facts of three prefixes; with the bare prompt alone there is nothing else to pool."""
     keys = torch.tensor([[2.0, 4.0, 6.0, 0.0, 3.0, 9.0]])
-    assert _pooled(keys, 3, "mean").tolist() == [[4, 4]]
-    assert _pooled(keys, 3, "half_bare").tolist() == [[(2 + 5) / 2, (0 + 6) / 2]]
+    assert pooled(keys, 3, "mean").tolist() == [[4, 4]]
+    assert pooled(keys, 3, "half_bare").tolist() == [[(2 + 5) / 2, (0 + 6) / 2]]
     for pool in ("mean", "half_bare"):
-        assert torch.equal(_pooled(keys, 1, pool), keys)
+        assert torch.equal(pooled(keys, 1, pool), keys)
 
 
 def test_tokens_behind_the_last_position_that_is_read_are_not_run(byte_level, facts, prefixes, monkeypatch):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from jeep.common.errors import UserError
-from jeep.measure import runs
 from jeep.measure.evaluate import evaluate
-from jeep.measure.runs import Run, finite, write_records
 from jeep.model.files import read_of
+from jeep.runs import at_once
+from jeep.runs.at_once import Run, finite, write_records
 from jeep.vectors.targets import Target
 from jeep.vectors.task import Task
 
@@ -144,7 +144,7 @@ def test_one_pass_takes_the_seconds_from_its_beginning(run, trained):
 def test_the_seconds_of_a_killed_run_are_those_of_a_whole_one(one_pass, expected, run, trained, monkeypatch):
     """By a clock that only edits move, ten seconds for a fact: alone, or on top of those that came before."""
     now = [1000.0]
-    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(at_once, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     class Clocked(Method):
         def edits(self, model, tasks):
