@@ -28,6 +28,7 @@ include: "rules/covariance.smk"
 include: "rules/probe.smk"
 include: "rules/edit.smk"
 include: "rules/evaluate.smk"
+include: "rules/sequence.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
@@ -42,6 +43,7 @@ localrules:
     probe,
     placement,
     tradeoff_curves,
+    long_sequence,
     tune,
 
 
@@ -81,6 +83,12 @@ rule tradeoff_curves:
     """Efficacy against locality along settings of JEEP and of its variants."""
     input:
         ["results/figures/tradeoff.pdf"] if TRADEOFF else [],
+
+
+rule long_sequence:
+    """Batch after batch, many more than in the experiment: an hour or more."""
+    input:
+        long_sequence_files(),
 
 
 rule tune:

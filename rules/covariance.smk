@@ -39,6 +39,10 @@ def covariance_files(model, places):
     return [covariance_file(model, place) for place in places]
 
 
+def eigenvector_file(model, where):
+    return f"results/eigenvectors/{model}/{place_name(where)}.safetensors"
+
+
 def is_made_of(path, parts):
     try:
         return path.is_file() and read_provenance(path).get("made_of") == parts
@@ -133,3 +137,28 @@ for number, model in enumerate(CONFIG.models):
             shell:
                 "python -m jeep covariance --model {input.model:q} {params.options} --corpus {input.corpus:q}"
                 " {params.places} {params.parts} --made-of {params.made_of:q} --out {params.folder:q} 2> >(tee {log:q} >&2)"
+
+
+rule eigenvectors:
+    """IN: a covariance. OUT: its eigenvectors, for editors that write in its null space."""
+    input:
+        "results/covariance/{model}/{place}.safetensors",
+    output:
+        "results/eigenvectors/{model}/{place}.safetensors",
+    log:
+        "logs/eigenvectors/{model}/{place}.log",
+    benchmark:
+        "results/benchmarks/eigenvectors/{model}/{place}.tsv"
+    wildcard_constraints:
+        place=r"\d+\.(mlp|attention)",
+    conda:
+        "../envs/jeep.yaml"
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, input, attempt: needs.decomposition(os.path.getsize(input[0]), attempt),
+        runtime=runtime("eigenvectors"),
+    params:
+        device=lambda wildcards: CONFIG.models[wildcards.model].device.partition(":")[0].replace("balanced", "auto"),
+        code=stage_code("prepare:eigenvectors"),
+    shell:
+        "python -m jeep eigenvectors --covariance {input:q} --device {params.device} --out {output:q} 2> >(tee {log:q} >&2)"

@@ -3,6 +3,7 @@
 DELTAS = "results/deltas/{model}/{dataset}/{method}/seed{seed}"
 """A folder with the changes of a run, N.safetensors for N edits."""
 RECORDS = "results/records/{model}/{dataset}/{method}/seed{seed}.parquet"
+NORMS = "results/norms/{model}/{dataset}/{method}/seed{seed}.json"
 SECONDS = "results/records/{model}/{dataset}/{method}/seed{seed}.seconds.json"
 
 
@@ -92,6 +93,28 @@ def covariance_option(wildcards, input):
     return options("covariance", input.covariance)
 
 
+def needed_eigenvectors(wildcards):
+    """Of the covariances in whose null space the method writes."""
+    return [eigenvector_file(wildcards.model, where) for where in editor_of(wildcards).projected]
+
+
+def eigenvectors_option(wildcards, input):
+    return options("eigenvectors", input.eigenvectors)
+
+
+def norm_facts(wildcards):
+    return f"results/facts/{wildcards.model}/{CONFIG.development_set(wildcards.dataset)}.jsonl"
+
+
+def needed_norms(wildcards):
+    """Of target vectors that the method anchors."""
+    return NORMS.format(**wildcards) if editor_of(wildcards).anchors else []
+
+
+def norms_option(wildcards, input):
+    return options("norms", input.norms)
+
+
 def needed_neighbours(wildcards):
     return neighbour_files(editor_of(wildcards), wildcards.model, wildcards.seed, [wildcards.dataset])
 
@@ -142,6 +165,36 @@ rule targets:
         " --shard {wildcards.shard}/{params.shards} --seconds {output.seconds:q} --out {output.targets:q} 2> >(tee {log:q} >&2)"
 
 
+rule target_norms:
+    """IN: a model, development facts, prefixes. OUT: the mean norm of a method's target vectors there."""
+    input:
+        model="results/models/{model}",
+        facts=norm_facts,
+        prefixes=needed_prefixes,
+    output:
+        NORMS,
+    log:
+        "logs/target_norms/{model}/{dataset}/{method}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/target_norms/{model}/{dataset}/{method}/seed{seed}.tsv"
+    wildcard_constraints:
+        method=alternatives(CONFIG.methods),
+    conda:
+        "../envs/jeep.yaml"
+    resources:
+        gpu=gpus,
+        mem_mb=memory(DEMANDS.run),
+        runtime=runtime("targets"),
+    params:
+        options=editing_options,
+        spec=target_spec,
+        limit=lambda wildcards: CONFIG.tuning.protocol.facts,
+        code=stage_code("edit:target_norms"),
+    shell:
+        "python -m jeep target-norms --model {input.model:q} {params.options} --facts {input.facts:q}"
+        " --prefixes {input.prefixes:q} --spec {params.spec:q} --limit {params.limit} --out {output:q} 2> >(tee {log:q} >&2)"
+
+
 rule edit:
     """IN: a model, facts, prefixes, target vectors, covariances. OUT: a run: edits of every count, rows per prompt."""
     input:
@@ -150,6 +203,8 @@ rule edit:
         prefixes=needed_prefixes,
         targets=target_shards,
         covariance=needed_covariance,
+        eigenvectors=needed_eigenvectors,
+        norms=needed_norms,
         neighbours=needed_neighbours,
         hypernetwork=needed_hypernetwork,
     output:
@@ -173,6 +228,8 @@ rule edit:
         editor=editor_name,
         settings=editor_settings,
         covariance=covariance_option,
+        eigenvectors=eigenvectors_option,
+        norms=norms_option,
         neighbours=neighbours_option,
         hypernetwork=hypernetwork_option,
         solver=option("solver", CONFIG.editing.solver),
@@ -182,8 +239,8 @@ rule edit:
         code=method_code("edit:edit"),
     shell:
         "python -m jeep edit --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.neighbours} {params.hypernetwork}"
-        " {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {params.edits}"
+        " --prefixes {input.prefixes:q} --targets {input.targets:q} {params.covariance} {params.eigenvectors} {params.neighbours}"
+        " {params.norms} {params.hypernetwork} {params.solver} --editor {params.editor} --settings {params.settings:q} --edits {params.edits}"
         " --metrics {params.metrics} --run-columns {params.run:q} --records {output.records:q}"
         " --seconds {output.seconds:q} --out {output.deltas:q} 2> >(tee {log:q} >&2)"
 

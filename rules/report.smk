@@ -16,6 +16,7 @@ def claim_grids():
         "ablations": EXPERIMENT.ablations,
         "curve": EXPERIMENT.curve,
         "sweep": PLAN.series.get("figure6"),
+        "sequence": EXPERIMENT.sequence,
     }
     return json.dumps({name: grid_names(grid) for name, grid in grids.items() if grid})
 
@@ -68,6 +69,7 @@ rule claims:
     """IN: the collected results, what the probes found. OUT: every claim of the paper with its statistic and verdict."""
     input:
         records="results/records.parquet",
+        sequence=sequence_runs("sequence", SEQUENCE),
         contrasts=probe_results("contrast"),
         words=probe_results("words"),
     output:
@@ -86,14 +88,15 @@ rule claims:
         "../envs/jeep.yaml"
     params:
         grids=claim_grids(),
-        roles=json.dumps(PLAN.roles(EXPERIMENT, EXPERIMENT.ablations, EXPERIMENT.curve)),
+        roles=json.dumps(PLAN.roles(EXPERIMENT, EXPERIMENT.ablations, EXPERIMENT.curve, EXPERIMENT.sequence)),
+        sequence=lambda wildcards, input: options("sequence", input.sequence),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
         models=PROBE.models if PROBE else [],
         edits=option("edits", EXPERIMENT.edits),
         seed=CONFIG.seeds[0],
         code=stage_code("results:claims"),
     shell:
-        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q}"
+        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q} {params.sequence}"
         " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
         " --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
@@ -101,6 +104,7 @@ rule claims:
 use rule claims as large_claims with:
     input:
         records=records_of(PLAN.large_runs),
+        sequence=[],
         contrasts=[],
         words=[],
     output:
@@ -114,7 +118,33 @@ use rule claims as large_claims with:
     params:
         grids=large_grids(),
         roles=json.dumps(PLAN.roles(LARGE)),
+        sequence="",
         sweep="{}",
+        models=[],
+        edits="",
+        seed=CONFIG.seeds[0],
+        code=stage_code("results:claims"),
+
+
+use rule claims as long_sequence_claims with:
+    input:
+        records=sequence_runs("long_sequence", SEQUENCE),
+        sequence=sequence_runs("long_sequence", SEQUENCE),
+        contrasts=[],
+        words=[],
+    output:
+        csv="results/long_sequence/claims.csv",
+        markdown="results/long_sequence/claims.md",
+        html="results/long_sequence/claims.html",
+    log:
+        "logs/long_sequence_claims.log",
+    benchmark:
+        "results/benchmarks/long_sequence_claims.tsv"
+    params:
+        grids=json.dumps({"sequence": grid_names(EXPERIMENT.long_sequence)} if EXPERIMENT.long_sequence else {}),
+        roles=json.dumps(PLAN.roles(EXPERIMENT.long_sequence)),
+        sweep="{}",
+        sequence=lambda wildcards, input: options("sequence", input.sequence),
         models=[],
         edits="",
         seed=CONFIG.seeds[0],

@@ -1,6 +1,7 @@
 """The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
 
 STUDY, QUICK = EXPERIMENT.case_study, EXPERIMENT.quick
+SHORT = ["sequence"] if "sequence" in EXPERIMENT.sequences else []
 TABLES = [artifact for artifact in ("table2", "table3", "table4") if PLAN.table(artifact)]
 
 
@@ -101,7 +102,7 @@ def reported_names():
 
 def table_files():
     """All tables, without their extensions."""
-    return [f"results/tables/{name}" for name in (["table1"] if STUDY else []) + TABLES + ["costs"]]
+    return [f"results/tables/{name}" for name in (["table1"] if STUDY else []) + TABLES + SHORT + ["costs"]]
 
 
 rule table:

@@ -281,7 +281,7 @@ def with_neighbours(config):
     config["datasets"]["cities"]["neighbours"] = {"dataset": "villages", "subjects": 3}
     config["datasets"]["villages"] = {"source": {"kind": "path", "path": "villages.jsonl"}, "metrics": "zsre"}
     for name, high in (("repair", {"repair": {"margin": 0.5}}), ("neighbours", {"neighbours": {"form": "mean"}})):
-        config["methods"][f"jeep-{name}"] = {"extends": "jeep", "added": True, "settings": {"high": high}}
+        config["methods"][f"jeep-{name}"] = {"extends": "jeep", "added": "ours", "settings": {"high": high}}
     experiment = config["experiment"]
     experiment["methods"] += ["jeep-repair", "jeep-neighbours"]
     margins = {"method": "jeep-repair", "setting": "high.repair.margin", "values": [0, 2]}

@@ -74,7 +74,8 @@ class Config(Strict):
             if dataset.neighbours is not None:
                 self._check_names(f"datasets.{name}.neighbours", "datasets", [dataset.neighbours.dataset])
         self._check_methods()
-        for where, grid in self.experiment.grids.items():
+        sequences = {f"experiment.{name}": part for name, part in self.experiment.sequences.items()}
+        for where, grid in {**self.experiment.grids, **sequences}.items():
             self._check_grid(where, grid)
         if self.experiment.case_study:
             self._check_part("case_study", self.experiment.case_study, [])
@@ -121,6 +122,11 @@ class Config(Strict):
                 editors = {dataset: self.editor(method, model, dataset) for dataset in grid.datasets}
                 self._check_training(model, method, list(editors.values()))
                 for dataset, editor in editors.items():
+                    if editor.anchors and self.development_set(dataset) is None:
+                        raise ValueError(
+                            f"methods.{method} anchors target vectors, whose norm is measured on facts that are not "
+                            f"edited: tuning.datasets.{dataset} is needed"
+                        )
                     if editor.spares and self.datasets[dataset].neighbours is None:
                         raise ValueError(f"methods.{method} spares neighbours: datasets.{dataset}.neighbours is needed")
 
@@ -173,6 +179,11 @@ class Config(Strict):
         for layer in (entry.settings, *overrides):
             merged = merge(merged, layer or {})
         return merged
+
+    def development_set(self, dataset: str) -> str | None:
+        """The facts that stand for those of a data set, or of the one whose settings it has, without being edited."""
+        known = self.tuning.datasets if self.tuning else {}
+        return known.get(dataset) or known.get(self.datasets[dataset].settings_of or "")
 
     def training_of(self, model: str) -> Training:
         """What a model's hyper-networks are trained on."""

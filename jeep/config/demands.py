@@ -21,6 +21,8 @@ MINUTES = {
     "search": PASS_OVER_TEXT,
     "targets": LONG,
     "edit": LONG,
+    "sequence": PASS_OVER_TEXT,
+    "eigenvectors": SHORT,
     "evaluate": LONG,
     "prefixes": SHORT,
     "apply_edit": SHORT,
@@ -59,6 +61,14 @@ class Demands:
         facts = max(self.plan.edit_counts(model, dataset, method))
         dtype = self.plan.precision(model, dataset, method)
         return needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, len(editor.covariances))
+
+    def sequence(self, sizes: Sizes, model: str, dataset: str, method: str, part: str) -> float:
+        """A sequence of edits: one batch, and what goes from batch to batch."""
+        editor = self.plan.editor(method, model, dataset)
+        facts = self.plan.experiment.sequences[part].edits
+        dtype, places = self.plan.precision(model, dataset, method), len(editor.covariances)
+        held = needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, places)
+        return held + needs.remembered(sizes, dtype, len(editor.written))
 
     def covariance(self, sizes: Sizes, model: str, places: int) -> float:
         """A pass over text for so many W_O."""
@@ -114,6 +124,7 @@ def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int
     """What an edit holds beside the model; with the covariances of so many W_O, if it needs any."""
     if places:
         prompts = 1 + sum(texts for texts, _ in editor.prefix_kinds)
-        return needs.closed_form(sizes, dtype, places, 1 if editor.one_pass else facts, prompts)
+        held = needs.closed_form(sizes, dtype, places, 1 if editor.one_pass else facts, prompts)
+        return held + needs.null_spaces(sizes, len(editor.projected))
     sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "learns_prior", False) else 0.0
     return needs.training(sizes, dtype) + sums

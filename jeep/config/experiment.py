@@ -59,6 +59,22 @@ class Curved(Strict):
     values: Annotated[list[float], Field(min_length=1)]
 
 
+class EditSequence(Grid):
+    """Edits that come one batch after another, each on the model that the batches before left."""
+
+    batches: PositiveInt
+    """T."""
+    edits: PositiveInt
+    """n: facts of a batch, in the data set's order."""
+    measure_every: PositiveInt = 1
+    """After every k-th batch, and after the last, all facts so far are measured."""
+
+    @property
+    def facts(self) -> int:
+        """Of all batches."""
+        return self.batches * self.edits
+
+
 class Sweep(Curved):
     """One setting of a method over many values (Figure 6: γ*)."""
 
@@ -145,6 +161,16 @@ class Experiment(Grid):
     """The target `quick`; of runs that the experiment has."""
     large: Large | None = None
     tradeoff: Tradeoff | None = None
+    sequence: EditSequence | None = None
+    """A short one, part of `all`."""
+    long_sequence: EditSequence | None = None
+    """A longer one, the target `long_sequence`."""
+
+    @property
+    def sequences(self) -> dict[str, EditSequence]:
+        """By where they stand in the configuration."""
+        parts = {"sequence": self.sequence, "long_sequence": self.long_sequence}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @model_validator(mode="after")
     def _apart(self) -> "Experiment":

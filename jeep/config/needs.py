@@ -92,6 +92,21 @@ def closed_form(sizes: Sizes, dtype: Dtype, matrices: int, facts: int, prompts: 
     return (square + facts * (prompts * by_prompt + by_fact) + changes) / _MEGA
 
 
+def remembered(sizes: Sizes, dtype: Dtype, matrices: int) -> float:
+    """What goes from batch to batch of a sequence: a history of each W_O in float32, and W as it was at first."""
+    return matrices * sizes.inputs * (4 * sizes.inputs + sizes.width * _BYTES[dtype]) / _MEGA
+
+
+def null_spaces(sizes: Sizes, matrices: int) -> float:
+    """Eigenvectors of covariances in float32, and one of them in float64 with what is computed in its coordinates."""
+    return sizes.inputs**2 * (4 * matrices + (24 if matrices else 0)) / _MEGA
+
+
+def decomposition(covariance: int, attempt: int = 1) -> int:
+    """Megabytes of the job that decomposes a covariance of so many bytes in float32: four matrices in float64."""
+    return total(8 * covariance / _MEGA, attempt)
+
+
 def normal_equations(sizes: Sizes, matrices: int) -> float:
     """The sums K Kᵀ and D Kᵀ of each W_O in float64, and one factor."""
     return 8 * sizes.inputs * (matrices * (sizes.inputs + sizes.width) + sizes.inputs) / _MEGA

@@ -68,10 +68,16 @@ class Plan:
         """Every run of the target `tradeoff`."""
         return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
+    def sequence_runs(self, name: str) -> list[Run]:
+        """The sequences of edits of one part of the experiment; of the unedited model too, measured in the same way."""
+        part = self.experiment.sequences.get(name)
+        return self._runs([part]) if part else []
+
     @property
     def every_run(self) -> list[Run]:
-        """Those of `all` and of the other targets."""
-        return [*self.runs, *self.large_runs, *self.tradeoff_runs]
+        """Those of `all` and of the other targets, at once and in sequence."""
+        sequences = [run for name in self.experiment.sequences for run in self.sequence_runs(name)]
+        return list(dict.fromkeys([*self.runs, *self.large_runs, *self.tradeoff_runs, *sequences]))
 
     def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
         """The numbers of edits that a method is evaluated with."""
@@ -86,7 +92,7 @@ class Plan:
         """The runs of what a table or a figure compares, so that it can be made without the others."""
         return [
             run
-            for run in self.every_run
+            for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]
             if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
         ]
 
@@ -104,6 +110,7 @@ class Plan:
     def facts_needed(self, model: str, dataset: str) -> int | None:
         """The most facts of a data set that any stage uses; None where one uses all."""
         config, uses = self.config, []
+        uses += [part.facts for part in self.experiment.sequences.values() if dataset in part.datasets]
         if any(dataset in grid.datasets for grid in self.experiment.grids.values()):
             uses.append(self.most_edits(model, dataset))
         if config.tuning and dataset in config.tuning.datasets.values():
@@ -138,7 +145,8 @@ class Plan:
     @cached_property
     def trained(self) -> list[tuple[str, str]]:
         """(model, method) of every hyper-network that the experiment needs."""
-        cells = dict.fromkeys((run.model, run.method) for run in self.runs if run.method != UNEDITED)
+        runs = [*self.runs, *self.sequence_runs("sequence")]
+        cells = dict.fromkeys((run.model, run.method) for run in runs if run.method != UNEDITED)
         return [(model, method) for model, method in cells if self.trained_editor(model, method).trained]
 
     def trained_editor(self, model: str, method: str) -> Editor:
@@ -171,7 +179,8 @@ class Plan:
 
         jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
         none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
-        written; added: methods that the paper has not.
+        written; added: methods that the paper has not, by whose they are; twins: pairs of a method with two regions and
+        one with the low region alone, which have the same terms later than the paper.
         """
         grids = [grid for grid in grids if grid is not None]
         edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
@@ -192,7 +201,24 @@ class Plan:
                     elif variant.write == (region,):
                         alone["written"].setdefault(region, name)
         pairs = [[pair["low"], pair["high"]] for pair in alone.values() if len(pair) == 2]
-        return {**first, "low_high": pairs, "added": [name for name in edited if self.config.methods[name].added]}
+        added: dict[str, list[str]] = {"ours": [], "later": []}
+        for name in edited:
+            if kind := self.config.methods[name].added:
+                added[kind].append(name)
+        return {**first, "low_high": pairs, "added": added, "twins": self._twins(grids)}
+
+    def _twins(self, grids: Iterable[Grid]) -> list[list[str]]:
+        """Pairs of methods that differ in the number of their regions, and have a history or a null space in all."""
+        found: dict[tuple[bool, bool], dict[int, str]] = {}
+        for grid in grids:
+            for name in grid.methods if grid.models and grid.datasets else ():
+                editor = None if name == UNEDITED else self.editor(name, grid.models[0], grid.datasets[0])
+                regions = [placement.region for placement in editor.placements] if editor else []
+                terms = {(region.history, region.null_space is not None) for region in regions}
+                if len(terms) == 1 and any(*terms) and editor.postprocess is None:
+                    positions = {placement.position for placement in editor.placements}
+                    found.setdefault(*terms, {}).setdefault(len(positions), name)
+        return [[pair[2], pair[1]] for pair in found.values() if len(pair) == 2]
 
     # The search for settings
 

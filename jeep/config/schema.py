@@ -131,8 +131,9 @@ class Method(Strict):
     """A method whose editor, settings and overrides this one starts from, such as an ablation."""
     label: str | None = None
     """Name in tables and figures."""
-    added: bool = False
-    """No method of the paper: none of the paper's claims is about it, and it has claims of its own."""
+    added: Literal["ours", "later"] | None = None
+    """No method of the paper, but one of ours, or one that others published later: none of the paper's claims is about
+    it, and it has claims of its own."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings for every model and data set."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -77,6 +77,11 @@ class Editor(Strict):
         return ()
 
     @property
+    def anchors(self) -> bool:
+        """Whether target vectors are rescaled to a norm that has to be measured before."""
+        return False
+
+    @property
     def spares(self) -> bool:
         """Whether a region's change needs neighbours."""
         return any(placement.region.neighbours for placement in self.placements)
@@ -140,6 +145,13 @@ class RegionEditor(Editor):
     """An editor that optimises target vectors and writes them into regions by the closed form (Eq. 10)."""
 
     optimization: Optimization
+    anchor: bool = False
+    """Later than the paper: every target vector asks the MLP for an output of the same norm (NAS)."""
+
+    @property
+    def anchors(self) -> bool:
+        """As it is set."""
+        return self.anchor
 
     @property
     @abstractmethod
@@ -163,7 +175,13 @@ class RegionEditor(Editor):
 
     def _edit(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
-        return self.written_at(model, task, self.placements)
+        return self.written_at(model, self.anchored(model, task), self.placements)
+
+    def anchored(self, model: EditableModel, task: Task) -> Task:
+        """The task, its target vectors rescaled if they are to be."""
+        from jeep.writing.anchors import anchored
+
+        return anchored(model, task, self.sites) if self.anchor else task
 
     def remember(self, model, task):
         """Keys of the regions that have a history."""

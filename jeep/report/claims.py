@@ -23,8 +23,8 @@ Grid = Mapping[str, Sequence[str]]
 """Models, data sets and methods that a table or figure compares."""
 FEW = 10
 """Below so many edits a Score is of too few records to compare."""
-OURS = "Ours: "
-"""How a claim begins that is about a method which the paper has not."""
+FAMILIES = {"ours": "Ours: ", "later": "Later: "}
+"""How a claim begins that is about methods which the paper has not, by whose they are."""
 MARGIN = 2.0
 """Points of Score within which a method is near the best."""
 
@@ -68,7 +68,7 @@ def _curve(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[d
             growth = resampled(values, lambda means, counts=counts: _growth(means, counts), seed)
             statistic = f"points of lead for each factor e of edits, {counts[0]} to {counts[-1]}"
             rows.append(_row("Figure 4: JEEP's lead over MEMIT grows", where, jeep, memit, statistic, growth))
-        others = sorted(methods - {jeep, UNEDITED, *roles["added"]})
+        others = sorted(methods - {jeep, UNEDITED, *_not_of_paper(roles)})
         for count in counts if jeep in methods and others else ():
             values = values_of(part, [(name, count) for name in (jeep, *others)])
             near = resampled(values, lambda means: score(means[0]) - score(means[1:]).max(0) + MARGIN, seed)
@@ -78,16 +78,27 @@ def _curve(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[d
     return rows
 
 
-def _ours(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[dict]:
-    """A method that the paper has not has a greater Score than JEEP, and than MEMIT, at every number of edits."""
+def _not_of_paper(roles: Mapping[str, Any]) -> set[str]:
+    return {name for names in roles["added"].values() for name in names}
+
+
+def _added(results: pd.DataFrame, roles: Mapping[str, Any], seed: int, how: str = "") -> list[dict]:
+    """A method that the paper has not has a greater Score than JEEP, and than MEMIT, at every number of edits; and two
+    regions have one than the low one alone, where both have the same terms later than the paper.
+    """
+    pairs = [
+        (f"{FAMILIES[kind]}a greater Score than the paper's", one, other)
+        for kind, names in roles["added"].items()
+        for one, other in itertools.product(names, (roles["jeep"], roles["memit"]))
+    ]
+    pairs += [(f"{FAMILIES['later']}two regions beat one with the same terms", *pair) for pair in roles["twins"]]
     rows = []
     for where, part, methods in _where(results):
         counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
-        for one, other in itertools.product(roles["added"], (roles["jeep"], roles["memit"])):
+        for claim, one, other in pairs:
             for count in counts if {one, other} <= methods else ():
-                statistic = f"Score, paired, {count} edits"
                 difference = _difference(part, one, other, seed, count)
-                rows.append(_row(f"{OURS}a greater Score than the paper's", where, one, other, statistic, difference))
+                rows.append(_row(claim, where, one, other, f"Score, paired, {count} edits{how}", difference))
     return rows
 
 
@@ -125,9 +136,12 @@ def _reader(place: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda means: means[..., place]
 
 
-def of_ours(claims: pd.DataFrame) -> pd.Series:
-    """Which claims are about methods that the paper has not."""
-    return claims["claim"].str.startswith(OURS)
+def families(claims: pd.DataFrame) -> pd.Series:
+    """Whose methods each claim is about: paper, ours or later."""
+    found = pd.Series("paper", index=claims.index)
+    for kind, start in FAMILIES.items():
+        found[claims["claim"].str.startswith(start)] = kind
+    return found
 
 
 def find_claims(
@@ -139,23 +153,25 @@ def find_claims(
     contrasts: Mapping[str, Path],
     words: Mapping[str, Path],
     seed: int,
+    sequence: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Every claim with its statistic, 95 % interval, p-value and verdict, and those corrected for their number (Holm).
 
     Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
-    (`main`), table 4 (`ablations`), Figure 4 (`curve`) and Figure 6 (`sweep`) compare, `sweep` the value of each of its
-    methods, `contrasts` and `words` what the probes of each model found. `roles` names what the claims are about: the
-    methods `jeep` and `memit` (or None), `low_high`, pairs of variants with one region alone, and `added`, methods that
-    the paper has not. Claims about these are corrected for their own number.
+    (`main`), table 4 (`ablations`), Figure 4 (`curve`), Figure 6 (`sweep`) and a sequence of edits (`sequence`, whose
+    records are `sequence`'s) compare, `sweep` the value of each of its methods, `contrasts` and `words` what the probes
+    of each model found. `roles` names what the claims are about: the methods `jeep` and `memit` (or None), `low_high`,
+    pairs of variants with one region alone, `added`, methods that the paper has not by whose they are, and `twins`.
+    Claims about methods of ours, and about later ones, are corrected for their own number.
     """
     rows: list[dict] = []
     jeep = roles["jeep"]
     if "main" in grids:
-        paper = [name for name in grids["main"]["method"] if name not in roles["added"]]
+        paper = [name for name in grids["main"]["method"] if name not in _not_of_paper(roles)]
         others = [(jeep, name) for name in paper if name not in (jeep, UNEDITED)]
         results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
-        rows += _ours(results, roles, seed)
+        rows += _added(results, roles, seed)
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [(jeep, name) for name in grids["ablations"]["method"] if name != jeep]
@@ -165,15 +181,23 @@ def find_claims(
         rows += _curve(chosen(records, grids["curve"]), roles, seed)
     if "sweep" in grids:
         rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
+    if "sequence" in grids:
+        results = chosen(sequence, grids["sequence"])
+        last = results[results["edits"] == results.groupby(["dataset", "model"])["edits"].transform("max")]
+        rows += _pairs(last, "In sequence: JEEP has a greater Score than MEMIT", [(jeep, roles["memit"])], seed)
+        rows += _added(last, roles, seed, " in sequence")
     for find, files in ((contrast_claims, contrasts), (word_claims, words)):
         for model, path in files.items():
             rows += [_row(*found[:1], {"dataset": "", "model": model}, *found[1:]) for found in find(path)]
     table = pd.DataFrame(rows, columns=[*_KEYS, *Interval._fields])
-    table["p_holm"] = table.groupby(of_ours(table))["p"].transform(lambda p: multipletests(p, method="holm")[1])
+    table["p_holm"] = table.groupby(families(table))["p"].transform(lambda p: multipletests(p, method="holm")[1])
     for column, p in (("verdict", "p"), ("corrected", "p_holm")):
         sides = np.where(table["value"] > 0, "supported", "refuted")
         table[column] = np.where(table[p] < 0.05, sides, "undecided")
     return table[COLUMNS]
+
+
+_WHOSE = {"ours": "methods of ours", "later": "later methods"}
 
 
 def write_claims(table: pd.DataFrame, out: Path) -> None:
@@ -182,10 +206,11 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
-    ours = int(of_ours(table).sum())
+    counts = families(table).value_counts()
+    apart = [f"the {counts[kind]} about {whose}" for kind, whose in _WHOSE.items() if kind in counts]
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
-        f"method for all {len(table) - ours} comparisons"
-        + (f", and for the {ours} about methods of ours by themselves." if ours else ".")
+        f"method for all {counts.get('paper', 0)} comparisons"
+        + (f", and for {' and '.join(apart)} by themselves." if apart else ".")
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

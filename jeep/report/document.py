@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from jeep.common.storage import atomic
-from jeep.report.claims import of_ours
+from jeep.report.claims import families
 from jeep.report.texts import render
 
 _PACKAGES = ("torch", "transformers", "snakemake", "numpy", "pandas")
@@ -32,8 +32,8 @@ def write_report(
     edited facts, whose digests are given. The template is the package's own where there is none.
     """
     found = pd.read_csv(claims, keep_default_na=False)
-    ours = of_ours(found)
-    paper = found[~ours]
+    whose = families(found)
+    paper = found[whose == "paper"]
     text = render(
         template or TEMPLATE,
         about=about,
@@ -41,7 +41,8 @@ def write_report(
         versions={name: version(name) for name in _PACKAGES},
         tables={path.stem: path.read_text(encoding="utf-8").strip() for path in tables},
         claims=paper.to_dict("records"),
-        ours=found[ours].to_dict("records"),
+        ours=found[whose == "ours"].to_dict("records"),
+        later=found[whose == "later"].to_dict("records"),
         verdicts=paper["verdict"].value_counts().to_dict(),
         corrected=paper["corrected"].value_counts().to_dict(),
         figures={path.stem: os.path.relpath(path, out.parent) for path in figures},

@@ -147,13 +147,12 @@ class SequenceRun:
         return {
             "left_out": sorted(asked - written),
             "failure": failure,
-            "relative_change": {name: self._relative_change(name, value) for name, value in originals.items()},
+            "relative_change": {
+                name: float(change.norm() / originals[name].float().norm().clamp(min=torch.finfo(torch.float32).tiny))
+                for name, change in self._changes(originals).items()
+            },
             "layers": task.trace,
         }
-
-    def _relative_change(self, name: str, original: Tensor) -> float:
-        change = self.model.weight(name).float() - original.float()
-        return float(change.norm() / original.float().norm().clamp(min=torch.finfo(torch.float32).tiny))
 
     def _edit(self, task: Task, batch: int) -> tuple[Task, dict[str, Tensor], str | None]:
         """The task with its target vectors, the change, and why there is none."""
@@ -190,7 +189,7 @@ class SequenceRun:
         with self.model.scratch(list(originals)):
             for name, value in originals.items():
                 weight(name).copy_(value)
-            return self.method.finished(self.model, total, self.task)
+            return self.method.finished(self.model, total, replace(self.task, trace=[]))
 
     def _measured(self, count: int, originals: dict[str, Tensor]) -> pd.DataFrame:
         """Results of the first facts, in the model as it is."""

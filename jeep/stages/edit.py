@@ -69,6 +69,26 @@ def targets(
     )
 
 
+def target_norms(
+    *, checkpoint: Checkpoint, facts: Facts, prefixes: Prefixes, limit: Limit = None, spec: Json, out: Out
+) -> None:
+    """Measure the mean norm of what target vectors ask of an MLP, on facts that are not edited.
+
+    Args:
+        spec: sites and optimization of the editor, as JSON
+    """
+    from jeep.common.settings import TargetSpec
+    from jeep.common.storage import read_json, write_json
+    from jeep.data.facts import load_facts
+    from jeep.vectors.targets import optimize_facts, with_finite_targets
+    from jeep.writing.anchors import mean_norms
+
+    model, asked = checkpoint.load(), TargetSpec.model_validate(spec)
+    chosen, budget = load_facts(facts)[:limit], checkpoint.token_budget
+    targets = optimize_facts(model, chosen, read_json(prefixes), asked, budget)
+    write_json(out, mean_norms(model, *with_finite_targets(chosen, targets), asked.sites, budget))
+
+
 def edit(
     *,
     checkpoint: Checkpoint,
@@ -77,6 +97,7 @@ def edit(
     targets: Files = (),
     covariance: Covariances = (),
     eigenvectors: Files = (),
+    norms: Path | None = None,
     neighbours: Path | None = None,
     hypernetwork: Path | None = None,
     editor: EditorName,
@@ -95,6 +116,7 @@ def edit(
         targets: all shards of the target vectors
         covariance: of every layer that is edited
         eigenvectors: of those covariances in whose null space something is written (default: found here)
+        norms: of target vectors, as the stage `target-norms` wrote them
         neighbours: subjects of neighbours, as the stage `neighbours` wrote them
         hypernetwork: the editor's trained hyper-network
         edits: for each, write the first N facts alone; their change is N.safetensors (default: all)
@@ -139,13 +161,14 @@ def edit(
         checkpoint.token_budget,
         covariance=read_covariances(covariance, model),
         eigenvectors=read_eigenvectors(eigenvectors, model),
+        norms=read_json(norms) if norms else (),
         neighbours=read_json(neighbours) if neighbours else {},
         hypernetwork=network,
         solver=torch.device(solver) if solver else None,
     )
     read = [
         (path.name, path.stat().st_mtime_ns)
-        for path in (*targets, *covariance, *eigenvectors, *filter(None, [neighbours, hypernetwork]))
+        for path in (*targets, *covariance, *eigenvectors, *filter(None, [norms, neighbours, hypernetwork]))
     ]
     run = Run(
         model,

@@ -21,6 +21,17 @@ def series_figure(*, table: Path, axis: str, labels: Labels, out: Figure) -> Non
     draw_series(table, axis, labels, out)
 
 
+def sequence_figure(*, table: Path, labels: Labels, out: Figure) -> None:
+    """Draw the metrics over the batches of a sequence: PDF, and PNG beside it.
+
+    Args:
+        table: the CSV file of the stage `sequence-table`
+    """
+    from jeep.report.figures.sequence import draw_sequence
+
+    draw_sequence(table, labels, out)
+
+
 def training_figure(*, networks: Files, titles: Words, out: Figure) -> None:
     """Draw the losses of hyper-networks in training: PDF, and PNG beside it.
 

@@ -86,6 +86,19 @@ def series(
     write_series(records, shown, labels, edits, out, variants)
 
 
+def sequence_table(
+    *, records: Records, traces: Files, models: Models, datasets: Datasets, methods: Methods, labels: Labels, out: Csv
+) -> None:
+    """Tabulate the metrics of a sequence of edits behind every measured batch, and what is left of the first one.
+
+    Args:
+        traces: what each batch did, as the stage `sequence` wrote it
+    """
+    from jeep.report.sequences import write_sequence
+
+    write_sequence(records, traces, {"model": models, "dataset": datasets, "method": methods}, labels, out)
+
+
 def tradeoff(
     *,
     records: Records,
@@ -230,24 +243,26 @@ def claims(
     models: Words = (),
     contrasts: Files = (),
     words: Files = (),
+    sequence: Files = (),
     seed: Seed = 0,
     out: Csv,
 ) -> None:
-    """Test the paper's claims on the results.
+    """Test the paper's claims on the results, and those about other methods.
 
     Args:
         edits: number of edits (default: the largest of each data set)
-        grids: what tables 2-4 and Figures 4 and 6 compare, as JSON
+        grids: what tables 2-4, Figures 4 and 6 and the sequence compare, as JSON
         roles: the methods that the claims are about, as JSON
         sweep: values of the sweep's methods, as JSON
         models: models that were probed
         contrasts: results of the stage `probe-contrast` of each
         words: results of the stage `probe-words` of each
+        sequence: per-record results of edits in sequence
     """
     from jeep.report.claims import find_claims, write_claims
 
     probed = [dict(zip(models, files, strict=True)) for files in (contrasts, words)]
-    write_claims(find_claims(records, edits, grids, roles, sweep or {}, *probed, seed), out)
+    write_claims(find_claims(records, edits, grids, roles, sweep or {}, *probed, seed, sequence), out)
 
 
 def costs(

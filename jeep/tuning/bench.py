@@ -19,6 +19,7 @@ from jeep.model.checkpoints import bit_sum
 from jeep.model.editable import EditableModel
 from jeep.vectors.targets import Target, optimize_facts, with_finite_targets
 from jeep.vectors.task import Task
+from jeep.writing.anchors import mean_norms
 from jeep.writing.null_space import Eigenvectors
 
 
@@ -96,6 +97,10 @@ class Bench:
             if where not in self.eigenvectors:
                 self.eigenvectors[where] = Eigenvectors.of(self.covariance[where], self.model.device)
 
+    def _norms(self, editor: Editor, facts: Sequence[Fact], targets: Sequence[Target]) -> Sequence[float]:
+        """Of the facts that are edited, for an editor that anchors: a search has no others."""
+        return mean_norms(self.model, facts, targets, editor.sites, self.token_budget) if editor.anchors else ()
+
     def score(
         self, editor: Editor, facts: Sequence[Fact], given: DevelopmentSet, targets: Sequence[Target], network: Mapping
     ) -> dict[str, Any]:
@@ -119,6 +124,7 @@ class Bench:
             self.covariance,
             network,
             eigenvectors=self.eigenvectors,
+            norms=self._norms(editor, written, targets),
             neighbours=given.neighbours,
         )
         try:

@@ -36,6 +36,8 @@ class Task:
         default_factory=dict
     )
     """Eigenvalues, in ascending order, and eigenvectors of covariances, where they are known already."""
+    norms: Sequence[float] = ()
+    """ν̄ of each site, where the editor anchors target vectors (`jeep.writing.anchors`)."""
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     """What the editor keeps of the batches before, in a sequence of edits; empty in the first."""
     neighbours: Subjects = field(default_factory=dict)

@@ -34,7 +34,8 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
             ["wo_high_delta_and_step3", "wo_low_delta_and_step2"],
             ["wo_step3", "wo_step2"],
         ],
-        "added": [],
+        "added": {"ours": [], "later": []},
+        "twins": [],
     }
     names = {name: f"ours-{number}" for number, name in enumerate(own["low_high"][0] + own["low_high"][1])}
     names |= {"memit": "mass-editing"}
@@ -54,12 +55,18 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
 def test_a_variant_is_not_taken_for_its_method_and_a_grid_without_one_has_none():
     found = plan()
     grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=["none", "wo_step2", "jeep", "pmet"])
-    assert found.roles(grid, None) == {"jeep": "jeep", "memit": None, "low_high": [], "added": []}
+    assert found.roles(grid, None) == {
+        "jeep": "jeep",
+        "memit": None,
+        "low_high": [],
+        "added": {"ours": [], "later": []},
+        "twins": [],
+    }
     curve = grid.model_copy(update={"methods": ["memit", "jeep"]})
     assert found.roles(grid, curve)["memit"] == "memit"
     assert found.roles(grid.model_copy(update={"models": []}))["low_high"] == []
     ours = grid.model_copy(update={"methods": ["jeep-repair", "none", "jeep"]})
-    assert found.roles(ours)["added"] == ["jeep-repair"]
+    assert found.roles(ours)["added"] == {"ours": ["jeep-repair"], "later": []}
     assert found.roles(ours)["jeep"] == "jeep"
 
 

@@ -11,7 +11,7 @@ from jeep.report.intervals import of_mean
 
 GRID = {"model": ["m"], "dataset": ["d"]}
 LOW_HIGH = [["wo_high_delta_and_step3", "wo_low_delta_and_step2"], ["wo_step3", "wo_step2"]]
-ROLES = {"jeep": "jeep", "memit": "memit", "low_high": LOW_HIGH, "added": ["ours"]}
+ROLES = {"jeep": "jeep", "memit": "memit", "low_high": LOW_HIGH, "added": {"ours": ["ours"], "later": []}, "twins": []}
 
 
 def claims(tmp_path, parts, grids, sweep=None, edits=40, seed=0):

@@ -1,0 +1,65 @@
+"""Metrics over the batches of a sequence of edits."""
+
+import itertools
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from jeep.common.settings import UNEDITED
+from jeep.report.figures.series import TITLES
+from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.sequences import CHANGE
+from jeep.report.tables import Labels, label
+
+_PANELS = [
+    *(("all", metric, title) for metric, title in TITLES.items()),
+    ("first", "ES", "ES of the first batch"),
+    ("model", CHANGE, "‖ΔW‖/‖W‖, largest"),
+]
+
+
+def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
+    """Two rows of three panels for each model and data set, a line with its band for each method.
+
+    Score, ES, GS, LS of all facts so far, ES of the first batch's, the largest relative change of a matrix. Bands are
+    95 % half-widths over records.
+    """
+    results = pd.read_csv(table)
+    groups = list(results.groupby(["model", "dataset"], sort=False))
+    methods = list(dict.fromkeys(results["method"]))
+    looks = dict(zip(methods, zip(itertools.cycle(PALETTE), itertools.cycle(MARKERS), strict=False), strict=False))
+    with style():
+        size = (PAGE, 3.3 * len(groups) + 0.3)
+        figure = plt.figure(figsize=size, layout="constrained")
+        for part, ((model, dataset), group) in zip(
+            figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True
+        ):
+            part.suptitle(f"{label(labels, 'models', model)}, {label(labels, 'datasets', dataset)}")
+            panels = part.subplots(2, 3, sharex=True).flat
+            for panel, (which, metric, title) in zip(panels, _PANELS, strict=True):
+                shown = group[(group["part"] == which) & (group["metric"] == metric)]
+                for method, (color, marker) in looks.items():
+                    _line(panel, shown[shown["method"] == method], color, marker, label(labels, "methods", method))
+                panel.set_title(title)
+                if which == "model":
+                    _log_change(panel, shown)
+                else:
+                    panel.set_ylim(-2, 102)
+            for panel in part.axes[3:]:
+                panel.set_xlabel("facts edited so far")
+        handles, names = part.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)))
+        save(figure, out)
+
+
+def _line(panel, line: pd.DataFrame, color, marker: str, name: str) -> None:
+    line, half = line.sort_values("edits"), line.sort_values("edits")["ci95"].fillna(0)
+    panel.plot(line["edits"], line["value"], color=color, marker=marker, markersize=2.5, label=name)
+    panel.fill_between(line["edits"], line["value"] - half, line["value"] + half, color=color, alpha=0.12, linewidth=0)
+
+
+def _log_change(panel, shown: pd.DataFrame) -> None:
+    """The unedited model has none, and no place on a logarithmic axis."""
+    if (shown.loc[shown["method"] != UNEDITED, "value"] > 0).any():
+        panel.set_yscale("log")
