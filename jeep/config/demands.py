@@ -115,5 +115,5 @@ def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int
     if places:
         prompts = 1 + sum(texts for texts, _ in editor.prefix_kinds)
         return needs.closed_form(sizes, dtype, places, 1 if editor.one_pass else facts, prompts)
-    sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "learns_prior", False) else 0.0
+    sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "normal_equations", False) else 0.0
     return needs.training(sizes, dtype) + sums

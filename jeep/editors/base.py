@@ -95,6 +95,10 @@ class Editor(Strict):
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
 
+    def remember(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
+        """What the next batch of a sequence has to know; `model` holds the batch already."""
+        return {}
+
     def edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
         """The changes of several tasks, each of which begins with the facts of the one before."""
         return (self.edit(model, task) for task in tasks)
