@@ -37,6 +37,7 @@ SETTINGS = {
         "rank": 32,
         "training": {"edits": 4, "epochs": 5, "learning_rate": 1e-3, "meta_learning_rate": 1e-3},
     },
+    "ultraedit": {"layers": [2, 3], "rate": 0.03},
     "jeep": {
         "optimization": {"steps": 20, "learning_rate": 0.1, "stop_probability": 0.9},
         "low": {**LOW, "spread": "sqrt"},

@@ -36,6 +36,7 @@ SETTINGS = {
     },
     "mend": TRAINED,
     "malmen": TRAINED,
+    "ultraedit": {"layers": [1, 2], "rate": 0.003},
 }
 
 

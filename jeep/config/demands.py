@@ -126,5 +126,5 @@ def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int
         prompts = 1 + sum(texts for texts, _ in editor.prefix_kinds)
         held = needs.closed_form(sizes, dtype, places, 1 if editor.one_pass else facts, prompts)
         return held + needs.null_spaces(sizes, len(editor.projected))
-    sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "learns_prior", False) else 0.0
+    sums = needs.normal_equations(sizes, len(editor.written)) if getattr(editor, "normal_equations", False) else 0.0
     return needs.training(sizes, dtype) + sums

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from jeep.common.errors import UserError, complaint
 from jeep.editors.base import Editor
 
-EDITORS = ("alphaedit", "ft_wd", "jeep", "malmen", "memit", "mend", "pmet", "rome")
+EDITORS = ("alphaedit", "ft_wd", "jeep", "malmen", "memit", "mend", "pmet", "rome", "ultraedit")
 
 
 def load_editor_class(name: str) -> type[Editor]:

@@ -13,6 +13,8 @@ class Malmen(HyperEditor):
     """W_O of some layers, changed by the normal equation."""
 
     learns_prior: ClassVar[bool] = True
+    normal_equations: ClassVar[bool] = True
+    """Whether an edit holds the sums of a normal equation for each weight."""
     tokens: Literal["all", "answer"] = "answer"
     """Tokens whose shifts count: those at which an answer is predicted, or all that have a gradient."""
 
@@ -28,10 +30,10 @@ class Malmen(HyperEditor):
         """
         import torch
 
-        equation = _NormalEquation(network, weight)
+        ridge = _NormalEquation(network, weight).ridge
         for keys, _ in signals.chunks(network.learning_rate):
-            equation.add_keys(keys)
-        solved = torch.cholesky_solve(gradient.mT.double(), equation.factor())
+            ridge.add_keys(keys)
+        solved = torch.cholesky_solve(gradient.mT.double(), ridge.factor())
         prior = network.log_prior[weight]
         (-(prior.exp().detach() * (solved * change.mT).sum().to(prior)) * prior).backward()
         for keys, gradients in signals.chunks(network.learning_rate):
@@ -40,36 +42,23 @@ class Malmen(HyperEditor):
 
 
 class _NormalEquation:
-    """K Kᵀ + e^λ̂ I and D Kᵀ of one weight, in float64: 8 d_in (d_in + d_out) bytes, however many tokens there are."""
+    """K Kᵀ + e^λ̂ I and D Kᵀ of one weight."""
 
     def __init__(self, network, weight, device=None):
         import torch
 
+        from jeep.learned.ridge import PrimalRidge
+
         self.network, self.weight = network, weight
         prior = network.log_prior[weight].detach().to(device, torch.float64).exp()
-        self.gram = prior * torch.eye(network.sizes[0], dtype=torch.float64, device=prior.device)
-        self.products = self.gram.new_zeros(*reversed(network.sizes))
+        self.ridge = PrimalRidge(*network.sizes, prior)
 
     def add(self, signals):
         for keys, gradients in signals.chunks(self.network.learning_rate):
-            shifts = _shifts(self.network, keys, gradients, self.weight)
-            self.products.addmm_(shifts.to(self.gram).mT, keys.to(self.gram))
-            self.add_keys(keys)
-
-    def add_keys(self, keys):
-        keys = keys.to(self.gram)
-        self.gram.addmm_(keys.mT, keys)
-
-    def factor(self):
-        """The Cholesky factor of K Kᵀ + e^λ̂ I."""
-        import torch
-
-        return torch.linalg.cholesky(self.gram)
+            self.ridge.add(keys, _shifts(self.network, keys, gradients, self.weight))
 
     def change(self):
-        import torch
-
-        return torch.cholesky_solve(self.products.mT, self.factor()).mT.to(self.network.learning_rate)
+        return self.ridge.change().to(self.network.learning_rate)
 
 
 def _shifts(network, keys, gradients, weight):

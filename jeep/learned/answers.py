@@ -11,7 +11,7 @@ from torch.nn import functional
 from jeep.model.attention import Packing
 from jeep.model.batches import chunks, in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_pair
+from jeep.model.tokens import encode_pair, end_of_text
 
 Asked = tuple[str, str, str | None]
 """A prompt, its answer, and what joins them."""
@@ -32,11 +32,24 @@ class Read:
 class Answers:
     """Questions with their answers; their states at the input of block `layer` wait on the CPU."""
 
-    def __init__(self, model: EditableModel, questions: Sequence[Asked], layer: int, token_budget: int):
+    def __init__(
+        self,
+        model: EditableModel,
+        questions: Sequence[Asked],
+        layer: int,
+        token_budget: int,
+        *,
+        end_token: bool = False,
+    ):
+        """`end_token`: the end-of-text token stands behind every answer and is one of its tokens.
+
+        Raises UserError where that is asked for and the tokenizer has none.
+        """
         self.model, self.layer, self.token_budget = model, layer, token_budget
+        end = (end_of_text(model.tokenizer),) if end_token else ()
         pairs = [encode_pair(model.tokenizer, *question) for question in questions]
-        self.answers = [answer for _, answer in pairs]
-        self.rows = [[*prompt, *answer[:-1]] for prompt, answer in pairs]
+        self.answers = [(*answer, *end) for _, answer in pairs]
+        self.rows = [[*prompt, *answer[:-1]] for (prompt, _), answer in zip(pairs, self.answers, strict=True)]
         self.states: dict[int, Tensor] = {}
 
     def __len__(self) -> int:

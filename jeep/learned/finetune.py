@@ -1,4 +1,6 @@
-"""Fine-tuning of one block."""
+"""Fine-tuning of one block, or of its MLP's W_O."""
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -7,13 +9,30 @@ from torch import Tensor
 from jeep.model.editable import EditableModel
 from jeep.model.progress import adam_tensors, restore_adam
 
+Trained = Literal["block", "w_o"]
+"""All parameters of a block, or the weight of its MLP's W_O alone."""
+
+
+def trained_names(model: EditableModel, layer: int, parameters: Trained) -> list[str]:
+    """Their names in the model's state dict."""
+    if parameters == "w_o":
+        return [model.parameter_name(layer)]
+    prefix = f"{model.architecture.blocks}.{layer}"
+    return [f"{prefix}.{name}" for name, _ in model.blocks[layer].named_parameters()]
+
 
 class BlockTrainer:
-    """Adam on all parameters of a block, in float32 or wider; the block is as it was when the training ends."""
+    """Adam on parameters of a block, in float32 or wider; the block is as it was when the training ends."""
 
-    def __init__(self, model: EditableModel, layer: int, learning_rate: float, weight_decay: float):
-        prefix = f"{model.architecture.blocks}.{layer}"
-        names = [f"{prefix}.{name}" for name, _ in model.blocks[layer].named_parameters()]
+    def __init__(
+        self,
+        model: EditableModel,
+        layer: int,
+        learning_rate: float,
+        weight_decay: float,
+        parameters: Trained = "block",
+    ):
+        names = trained_names(model, layer, parameters)
         self.parameters = {name: model.trainable(name) for name in names}
         self.scratch = model.scratch(list(self.parameters))
         self.originals = {name: p.detach().to(model.precision, copy=True) for name, p in self.parameters.items()}

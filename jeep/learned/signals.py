@@ -1,4 +1,4 @@
-"""What MEND and MALMEN read off a model: the keys of W_O and the gradients by its outputs, for many edits in chunks."""
+"""What MEND, MALMEN and UltraEdit read off a model: keys of W_O, gradients by its outputs, of many edits in chunks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

@@ -124,6 +124,13 @@ def encode_answers(
     return pairs[0][0], [answer for _, answer in pairs]
 
 
+def end_of_text(tokenizer) -> int:
+    """The token that ends a text. Raises UserError where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no end-of-text token (eos_token)")
+    return tokenizer.eos_token_id
+
+
 def encode_word(tokenizer, word: str) -> tuple[int, ...]:
     """Token ids of a word behind a space, as text has it."""
     return encode_pair(tokenizer, _ANCHOR, word, " ")[1]

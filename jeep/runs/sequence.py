@@ -122,7 +122,7 @@ class SequenceRun:
         logging.info("batch %d of %d", batch, self.batches)
         note: dict[str, Any] = {"batch": batch, "facts": len(facts)}
         if self.method is not None:
-            own = {"memory": state.memory, "trace": [], "checkpoint": self._path(batch, "progress")}
+            own = {"memory": state.memory, "trace": [], "notes": {}, "checkpoint": self._path(batch, "progress")}
             note |= self._written(replace(self.task, facts=facts, **own), state, batch, originals)
         state.done = batch
         state.trace.append({**note, "seconds": round(time.monotonic() - started, 3)})

@@ -47,6 +47,10 @@ class Task:
     """Facts, by case id, of which nothing is left to be written: their residual is zero, and their keys are kept."""
     trace: list[dict[str, Any]] = field(default_factory=list)
     """Filled by editors of regions: each layer's relative change, and the residual before and after its update."""
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the editor keeps of the batches before, in a sequence of edits; empty in the first."""
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    """Filled by an editor as it edits: what its `remember` cannot read off the edited model."""
     checkpoint: Path | None = None
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None
@@ -67,6 +71,5 @@ class Task:
                 )
             if lost:
                 logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(lost))
-        return replace(
-            self, facts=facts, targets=[vectors[fact.case_id] for fact in facts] if vectors else [], trace=[]
-        )
+        chosen = [vectors[fact.case_id] for fact in facts] if vectors else []
+        return replace(self, facts=facts, targets=chosen, trace=[], notes={})

@@ -43,7 +43,7 @@ def test_the_papers_precisions():
             assert precision == ("float16" if (method, model) in half else "float32")
 
 
-@pytest.mark.parametrize("name", ["ft_wd", "mend", "malmen", "rome"])
+@pytest.mark.parametrize("name", ["ft_wd", "mend", "malmen", "rome", "ultraedit"])
 def test_what_float16_would_lose_is_not_lost(name):
     """Small changes and gradients by weights: never in a model's float16, and refused where asked for."""
     settings = {
@@ -51,6 +51,7 @@ def test_what_float16_would_lose_is_not_lost(name):
         "rome": {"layer": 0, "optimization": {"steps": 2}},
         "mend": {"layers": [0], "training": {"edits": 1}},
         "malmen": {"layers": [0], "training": {"edits": 1}},
+        "ultraedit": {"layers": [0]},
     }[name]
     editor = load_editor(name, settings)
     assert [editor.precision(of) for of in ("float16", "bfloat16", "float32")] == ["float32", "bfloat16", "float32"]

@@ -12,6 +12,7 @@ from jeep.config.config import load_config
 from jeep.config.demands import Demands, minutes
 from jeep.config.needs import Sizes
 from jeep.config.plan import Plan
+from jeep.editors import load_editor
 
 
 @pytest.fixture
@@ -74,3 +75,6 @@ def test_an_edit_asks_for_what_its_editor_holds():
     assert held["rome"] - wide == pytest.approx(needs.closed_form(SIZES, "float32", 1, 1, 21))
     assert held["mend"] - wide == pytest.approx(4)
     assert held["malmen"] - held["mend"] == pytest.approx(needs.normal_equations(SIZES, 6))
+    ultraedit = load_editor("ultraedit", {"layers": [0, 1, 2, 3, 4, 5]})
+    searched = Demands(Plan(load_config(ROOT / "config/config.yaml"))).search(SIZES, "gptj-nano", ultraedit, 0)
+    assert searched - wide == pytest.approx(4 + needs.normal_equations(SIZES, 6))

@@ -44,7 +44,7 @@ def test_one_edit_changes_the_answer_and_keeps_the_others(name, trained, facts, 
     assert wrong <= 2, "of fifteen other cities, nearly all keep their country"
 
 
-@pytest.mark.parametrize("name", [*LOCATE_THEN_EDIT, "ft_wd"])
+@pytest.mark.parametrize("name", [*LOCATE_THEN_EDIT, "ft_wd", "ultraedit"])
 def test_many_edits_at_once(name, trained, facts, prefixes, given):
     deltas = deltas_of(name, trained, facts[::3], prefixes, given)
     with trained.scratch(list(deltas)):
@@ -53,7 +53,7 @@ def test_many_edits_at_once(name, trained, facts, prefixes, given):
     assert results["ES"] > 0.8
 
 
-@pytest.mark.parametrize("name", ["jeep", "memit", "pmet", "ft_wd"])
+@pytest.mark.parametrize("name", ["jeep", "memit", "pmet", "ft_wd", "ultraedit"])
 def test_the_release_preset_runs_and_differs(name, trained, facts, prefixes, given):
     settings = {"weight_decay": "power_law"} if name == "ft_wd" else {}
     paper = deltas_of(name, trained, facts[:2], prefixes, given, **settings)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jeep.common.errors import UserError
 from jeep.editors import load_editor
 from jeep.editors.ft_wd import FtWd
 from jeep.learned.finetune import BlockTrainer
@@ -106,3 +107,122 @@ def test_an_epoch_steps_on_what_is_not_below_its_threshold_and_stops_by_the_mean
     editor = load_editor("ft_wd", {"layer": 0, "stop_loss": 1.0})
     assert editor._epoch(trainer, answers, [range(2), range(2, 3), range(3, 4)]) == pytest.approx((2 + 1 + 0.5) / 3)
     assert steps == [2.0, 1.0]
+
+
+# LocFT-BF: other settings of the same loop
+
+
+LOCFT = {
+    "layer": 3, "parameters": "w_o", "end_token": True, "shuffle": True, "seed": 3,
+    "learning_rate": 0.01, "weight_decay": 0.0, "batch": 2, "epochs": 20, "stop_loss": 1.5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ending(trained):
+    """A text ends in a word that the tiny model can say: its own end token is in none of its texts."""
+    tokenizer = copy.deepcopy(trained.tokenizer)
+    (end,) = encode_word(tokenizer, "is")
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    assert tokenizer.eos_token_id == end
+    return EditableModel(trained.network, tokenizer)
+
+
+def plain_locft(trained, facts, settings):
+    """A loop through the model's own forward pass, one fact at a time: the change of W_O, the facts of each step."""
+    network = copy.deepcopy(trained.network)
+    model = EditableModel(network, trained.tokenizer)
+    weight = network.get_parameter(model.parameter_name(settings["layer"])).requires_grad_(True)
+    before, steps = weight.detach().clone(), []
+    optimizer = torch.optim.Adam([weight], lr=settings["learning_rate"])
+    generator = torch.Generator().manual_seed(settings["seed"])
+    for _ in range(settings["epochs"]):
+        order, means = torch.randperm(len(facts), generator=generator).tolist(), []
+        while order:
+            batch, order = order[: settings["batch"]], order[settings["batch"] :]
+            losses = []
+            for fact in (facts[number] for number in batch):
+                prompt = list(encode(model.tokenizer, fact.prompt))
+                answer = [*encode_word(model.tokenizer, fact.target_new), model.tokenizer.eos_token_id]
+                logits = network(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+                losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
+            loss = sum(losses) / len(losses)
+            means.append(loss.item())
+            if loss.item() >= settings["stop_loss"]:
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+                steps.append(batch)
+        if sum(means) / len(means) < settings["stop_loss"]:
+            break
+    return weight.detach() - before, steps
+
+
+def test_localized_fine_tuning_is_a_plain_loop_over_shuffled_batches(ending, facts, prefixes, monkeypatch):
+    """W_O alone, an end-of-text token behind every answer; what is below the bound takes no step, its mean ends."""
+    steps, original = [], BlockTrainer.step
+    monkeypatch.setattr(BlockTrainer, "step", lambda self, loss: steps.append(loss.item()) or original(self, loss))
+    known = replace(facts[1], target_new=facts[1].target_true)
+    chosen = [facts[0], known, *facts[2:5]]
+    changes = load_editor("ft_wd", LOCFT).edit(ending, Task(chosen, prefixes, 60))
+    expected, plain = plain_locft(ending, chosen, LOCFT)
+    assert set(changes) == {ending.parameter_name(3)}
+    assert len(steps) == len(plain) < 3 * LOCFT["epochs"]
+    assert plain[:2] != plain[3:5], "another order"
+    change = changes[ending.parameter_name(3)]
+    assert (change - expected).norm() < 1e-2 * expected.norm()
+
+
+def test_after_it_the_model_says_the_answer_and_ends(ending, facts, prefixes):
+    tokenizer = ending.tokenizer
+    settings = LOCFT | {"batch": 100, "epochs": 100, "stop_loss": 0.1}
+    for end_token in (True, False):
+        changes = load_editor("ft_wd", settings | {"end_token": end_token}).edit(
+            ending, Task(facts[:4], prefixes, 2048)
+        )
+        with ending.edited(changes):
+            for fact in facts[:4]:
+                prompt, answer = encode(tokenizer, fact.prompt), encode_word(tokenizer, fact.target_new)
+                said = ending.network(torch.tensor([[*prompt, *answer]])).logits[0].argmax(-1).tolist()
+                assert tuple(said[len(prompt) - 1 : -1]) == tuple(answer)
+                if end_token:
+                    assert said[-1] == tokenizer.eos_token_id
+
+
+def test_orders_are_seeded_and_the_default_keeps_the_facts_order():
+    editor = load_editor("ft_wd", {"layer": 0, "batch": 2, "epochs": 2})
+    assert [list(map(list, epoch)) for epoch in editor.batches(3)] == [[[0, 1], [2]]] * 2
+    one, two, other = (list(load_editor("ft_wd", LOCFT | {"seed": seed}).batches(9)) for seed in (3, 3, 4))
+    assert one == two != other
+    for epoch in one:
+        assert [len(batch) for batch in epoch] == [2, 2, 2, 2, 1]
+        assert sorted(number for batch in epoch for number in batch) == list(range(9))
+    assert one[0] != one[1]
+
+
+def test_shuffled_fine_tuning_goes_on_from_its_checkpoint(trained, facts, prefixes, tmp_path, monkeypatch):
+    editor = load_editor("ft_wd", LOCFT | {"epochs": 4, "stop_loss": 1e-9})
+    task = Task(facts[:5], prefixes, 2048, checkpoint=tmp_path / "checkpoint.safetensors")
+    whole = editor.edit(trained, replace(task, checkpoint=None))
+    original, seen = FtWd._epoch, []
+
+    def dies(self, trainer, answers, batches):
+        seen.append(batches)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(self, trainer, answers, batches)
+
+    monkeypatch.setattr(FtWd, "_epoch", dies)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHARE", math.inf)
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(trained, task)
+    resumed = editor.edit(trained, task)
+    assert seen == [*list(editor.batches(5))[:3], *list(editor.batches(5))[2:]]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_an_end_that_the_tokenizer_does_not_have_is_refused(trained, facts, prefixes):
+    tokenizer = copy.deepcopy(trained.tokenizer)
+    tokenizer.eos_token = None
+    model = EditableModel(trained.network, tokenizer)
+    with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
+        load_editor("ft_wd", LOCFT).edit(model, Task(facts[:2], prefixes, 2048))

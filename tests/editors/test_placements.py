@@ -94,7 +94,7 @@ def test_regions_of_jeep_stand_apart_and_something_is_written():
 
 
 def test_fine_tuning_and_hyper_networks_write_their_layers_and_need_no_covariance():
-    for name, layers in (("ft_wd", (2,)), ("mend", (1, 2, 3)), ("malmen", (1, 2, 3))):
+    for name, layers in (("ft_wd", (2,)), ("mend", (1, 2, 3)), ("malmen", (1, 2, 3)), ("ultraedit", (2, 3))):
         editor = load_editor(name, SETTINGS[name])
         assert (editor.written, editor.covariances, editor.target_spec) == (layers, (), None)
         assert editor.searched_covariances({"layer": [1, 2]}) == []
