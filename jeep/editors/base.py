@@ -113,20 +113,20 @@ class Editor(Strict):
 
     def edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
         """The change of each parameter that writes all facts, by the parameter's name; `model` is left as it was."""
-        return self.finished(model, self._edit(model, task), task)
+        return self.finished(model, self.deltas(model, task), task)
 
     def edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
         """The changes of several tasks, each of which begins with the facts of the one before."""
-        for task, deltas in zip(tasks, self._edits(model, tasks), strict=True):
-            yield self.finished(model, deltas, task)
+        for task, found in zip(tasks, self.deltas_in_turn(model, tasks), strict=True):
+            yield self.finished(model, found, task)
 
     @abstractmethod
-    def _edit(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
-        """As `edit`, before `postprocess`."""
+    def deltas(self, model: EditableModel, task: Task) -> dict[str, Tensor]:
+        """As `edit`, before `postprocess`: what a method is."""
 
-    def _edits(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
+    def deltas_in_turn(self, model: EditableModel, tasks: Sequence[Task]) -> Iterator[dict[str, Tensor]]:
         """As `edits`, before `postprocess`."""
-        return (self._edit(model, task) for task in tasks)
+        return (self.deltas(model, task) for task in tasks)
 
     def finished(self, model: EditableModel, deltas: dict[str, Tensor], task: Task) -> dict[str, Tensor]:
         """Changes of `model` behind `postprocess`; the task's trace says what that did."""
@@ -174,7 +174,7 @@ class RegionEditor(Editor):
         """Of all that is written."""
         return tuple((layer, placement.edited) for placement in self.placements for layer in placement.layers)
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
         return self.written_at(model, self.anchored(model, task), self.placements)
 

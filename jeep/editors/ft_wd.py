@@ -59,7 +59,7 @@ class FtWd(Editor):
             order = torch.randperm(facts, generator=generator).tolist() if self.shuffle else range(facts)
             yield [order[start : start + self.batch] for start in range(0, facts, self.batch)]
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """Train on all facts; the states below the block are computed once. A killed run goes on from an epoch.
 
         Raises UserError where an end-of-text token is asked for and the tokenizer has none.

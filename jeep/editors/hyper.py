@@ -112,7 +112,7 @@ class HyperEditor(Editor):
             raise UserError(f"the hyper-network did not train: {', '.join(still)} are as they began")
         return network.tensors(), trainer.losses
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """One pass over all facts, each batch of whose tokens is summed at once; then the change of each weight."""
         import torch
 

@@ -113,10 +113,10 @@ class Jeep(RegionEditor):
             if name in self.write
         )
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """Write the regions: in one go, or the high one with what is left to do once the low one is written."""
         if self.together and (self.high is None or self.high.repair is None):
-            return super()._edit(model, task)
+            return super().deltas(model, task)
         task = self.anchored(model, task)
         low, high = ([p for p in self.placements if p.position == where] for where in ("subject_last", "prediction"))
         deltas = self.written_at(model, task, low) if low else {}

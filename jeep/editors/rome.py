@@ -44,12 +44,12 @@ class Rome(Editor):
         )
         return TargetSpec(sites=(site,), optimization=self.optimization)
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """Write the facts in their order; a run that was killed goes on from its last checkpoint."""
-        (deltas,) = self._edits(model, [task])
+        (deltas,) = self.deltas_in_turn(model, [task])
         return deltas
 
-    def _edits(self, model, tasks):
+    def deltas_in_turn(self, model, tasks):
         """One pass over the facts of the last task, for the others have the first of these."""
         import torch
         from tqdm import tqdm

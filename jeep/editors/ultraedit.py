@@ -33,7 +33,7 @@ class UltraEdit(Editor):
         """All of them."""
         return self.layers
 
-    def _edit(self, model, task):
+    def deltas(self, model, task):
         """Two passes over the answers' tokens: for the statistics, with which the second makes each token's v.
 
         While there are no more tokens than inputs of a W_O they are kept between the passes, and the equations are

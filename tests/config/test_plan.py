@@ -70,6 +70,38 @@ def test_a_variant_is_not_taken_for_its_method_and_a_grid_without_one_has_none()
     assert found.roles(ours)["jeep"] == "jeep"
 
 
+def test_a_method_with_two_regions_is_the_twin_of_one_with_the_same_terms():
+    """Whatever else differs; a change that is made something else of behind the edit is no twin."""
+    found = plan()
+    names = ["none", "memit", "memit-seq", "alphaedit", "rect", "jeep", "jeep-null", "jeep-seq"]
+    grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=names)
+    assert found.roles(grid)["twins"] == [["jeep-seq", "memit-seq"], ["jeep-null", "alphaedit"]]
+    assert found.roles(grid.model_copy(update={"methods": names[:5]}))["twins"] == []
+    assert found.roles(grid)["added"] == {
+        "ours": ["jeep-null"],
+        "later": ["memit-seq", "alphaedit", "rect", "jeep-seq"],
+    }
+
+
+def test_a_sequence_needs_its_facts_covariances_and_eigenvectors():
+    """Of all batches together, however few facts are edited at once."""
+    raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
+    raw["methods"] = {name: m for name, m in raw["methods"].items() if not name.startswith("jeep-")}
+    grid = {"models": ["gptj-nano"], "datasets": ["mcf-demo"], "methods": ["none", "alphaedit"]}
+    raw["experiment"] = {**grid, "methods": ["none", "ft-wd"], "edits": 5}
+    raw.pop("tuning")
+    alone = Plan(parse_config(raw))
+    raw["experiment"]["sequence"] = grid | {"batches": 3, "edits": 40}
+    found = Plan(parse_config(raw))
+    assert (alone.facts_needed("gptj-nano", "mcf-demo"), found.facts_needed("gptj-nano", "mcf-demo")) == (5, 120)
+    assert alone.places("gptj-nano") == []
+    assert found.places("gptj-nano") == [(0, "mlp")]
+    runs = [(run.method, run.seed) for run in found.sequence_runs("sequence")]
+    assert runs == [("none", 0), ("alphaedit", 0)]
+    assert found.sequence_runs("long_sequence") == []
+    assert [run.method for run in found.runs] == ["none", "ft-wd"], "a sequence is no edit at once"
+
+
 def test_a_search_whose_space_leaves_out_layers_needs_those_in_the_settings():
     raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
     raw["methods"] = {name: m for name, m in raw["methods"].items() if not name.startswith("jeep-high.clamp")}

@@ -14,6 +14,7 @@ from jeep.report.figures.leaks import draw_leak_costs, draw_leaks
 from jeep.report.figures.probes import draw_contrast, draw_contributions, draw_placement, draw_prompt, draw_words
 from jeep.report.figures.procedure import draw_procedure
 from jeep.report.figures.records import draw_record
+from jeep.report.figures.sequence import draw_sequence
 from jeep.report.figures.series import draw_series
 from jeep.report.figures.tradeoff import draw_tradeoff, tradeoff_table
 from jeep.report.figures.training import draw_training
@@ -32,6 +33,21 @@ def series(tmp_path):
     columns = ["dataset", "model", "method", "x", "metric", "value", "ci95"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "series.csv", index=False)
     return tmp_path / "series.csv"
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    """As `sequence_metrics`, of an edited and an unedited model."""
+    rows = [
+        ("d", "m", method, edits, part, metric, 40 + edits + len(metric) if method == "jeep" else 3.0, 5)
+        for method in ("none", "jeep")
+        for edits in (2, 4, 6)
+        for part, metrics in {"all": ["Score", "ES", "GS", "LS"], "first": ["ES"], "model": ["relative change"]}.items()
+        for metric in metrics
+    ]
+    columns = ["dataset", "model", "method", "edits", "part", "metric", "value", "ci95"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "sequence.csv", index=False)
+    return tmp_path / "sequence.csv"
 
 
 @pytest.fixture
@@ -168,6 +184,7 @@ FACT = Fact(
 DRAWINGS = {
     "edits": lambda files, out: draw_series(files("series"), "edits", LABELS, out),
     "sweep": lambda files, out: draw_series(files("series"), "high.clamp", LABELS, out),
+    "sequence": lambda files, out: draw_sequence(files("sequence"), LABELS, out),
     "training": lambda files, out: draw_training({"one": files("network"), "two": files("network")}, out),
     "prompt": lambda files, out: draw_prompt(files("prompt"), "The model", out),
     "contrast": lambda files, out: draw_contrast(
