@@ -5,9 +5,11 @@ Editing" (ACL 2025) measures the difference. This is its protocol (WILD) without
 tokens, a stop at a full stop, a line feed or the end of text.
 """
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -26,6 +28,9 @@ from jeep.model.tokens import encode
 LIMIT = 50
 """New tokens at most."""
 STOPS = (".", "\n")
+Form = Literal["bare", "qa"]
+"""How a question is asked: as it is, which is how it was edited, or as WILD frames it for models that are not chats."""
+_FORMS: dict[Form, str] = {"bare": "{}", "qa": "Please answer the question:\n\nQ: {}\nA:"}
 _CONTINUED = 5
 """Tokens of a neighbourhood prompt's continuation that are compared."""
 _ROW = ["case_id", "metric", "number"]
@@ -134,17 +139,28 @@ def sampled(
     return [_decoded(model, [*prompt, *tokens]) for prompt, tokens in zip(prompts, written, strict=True)]
 
 
-def answers(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int) -> pd.DataFrame:
+def answers(
+    model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int, form: Form = "bare"
+) -> pd.DataFrame:
     """What the model writes behind each prompt that measures a fact, as it is, edited or not.
 
     One row per prompt: case_id, metric (ES_g, GS_g, LS_g), number, answer (the wanted one) and text. A neighbourhood
     prompt of CounterFact is continued by five tokens, whatever they are: its answer is no complete one.
+
+    A model may end the line behind a bare question: its text is then empty, and so it is after an edit. The log counts
+    such texts; LS_g says little where they are many, and `form` qa asks for an answer.
     """
     todo = list(items(facts, metrics))
-    prompts = [encode_front(model.tokenizer, item.prompt, item.joiner) for item in todo]
+    joined = [(_FORMS[form].replace("{}", item.prompt), item.joiner if form == "bare" else None) for item in todo]
+    prompts = [encode_front(model.tokenizer, *each) for each in joined]
     fixed = Stopping(_CONTINUED, ())
     rules = [fixed if metrics == "counterfact" and item.metric == "LS" else Stopping() for item in todo]
     texts = greedy_texts(model, prompts, token_budget, rules)
+    empty = texts.count("")
+    if empty:
+        logging.info(
+            "%d of %d texts are empty: the model ends the line, or its text, behind the prompt", empty, len(texts)
+        )
     rows = list(_rows(todo, texts))
     return pd.DataFrame(rows, columns=[*_ROW, "answer", "text"]).astype({"case_id": str, "number": int})
 

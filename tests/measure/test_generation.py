@@ -12,6 +12,7 @@ from conftest import random_network
 from test_evaluate import plain_network
 
 from jeep.common.errors import UserError
+from jeep.measure import generation
 from jeep.measure.evaluate import evaluate
 from jeep.measure.generation import (
     Stopping,
@@ -111,6 +112,19 @@ def test_what_is_asked_and_wanted_of_a_fact(trained, facts):
     assert rows.text[2] == plain_text(trained, fact.unrelated[0].prompt, 50, (".", "\n"))
 
 
+def test_a_question_may_be_framed(trained, facts):
+    fact = replace(facts[0], template="Where is {}?", paraphrases=(), unrelated=(), target_true=None, joiner="\n")
+    (row,) = answers(trained, [fact], "zsre", 500, "qa").itertuples()
+    assert row.text == plain_text(trained, "Please answer the question:\n\nQ: Where is Paris?\nA:", 50, (".", "\n"))
+
+
+def test_texts_that_are_empty_are_counted(trained, facts, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(generation, "greedy_texts", lambda *_: ["", "Rome", ""])
+    answers(trained, [replace(facts[0], unrelated=facts[0].unrelated[:1])], "counterfact", 500)
+    assert "2 of 3 texts are empty" in caplog.text
+
+
 def texts(*rows):
     return pd.DataFrame(rows, columns=["case_id", "metric", "number", "answer", "text"])
 
@@ -174,14 +188,16 @@ def test_argmax_of_an_answer_of_several_tokens_needs_each(trained, facts):
     assert (asked.argmax == 0).all()
 
 
-def test_samples_depend_on_their_own_seed_alone(trained, facts):
-    prompts = [encode_front(trained.tokenizer, fact.prompt) for fact in facts[:3]] * 2
+@pytest.mark.parametrize("name", ["llama", "gptj"])
+def test_samples_depend_on_their_own_seed_alone(name, byte_level, facts):
+    model = EditableModel(random_network(name), byte_level)
+    prompts = [encode_front(byte_level, fact.prompt) for fact in facts[:3]] * 2
     seeds = [f"0/{number}" for number in range(len(prompts))]
-    whole = sampled(trained, prompts, seeds, 1000, length=24)
-    assert sampled(trained, prompts, seeds, 30, length=24) == whole
-    assert sampled(trained, prompts[::-1], seeds[::-1], 60, length=24)[::-1] == whole
-    assert sampled(trained, prompts[2:3], seeds[2:3], 60, length=24) == whole[2:3]
-    assert whole[:3] != whole[3:], "the same prompts under other seeds"
+    whole = sampled(model, prompts, seeds, 1000, length=20)
+    assert sampled(model, prompts, seeds, 30, length=20) == whole
+    assert sampled(model, prompts[::-1], seeds[::-1], 60, length=20)[::-1] == whole
+    assert sampled(model, prompts[2:3], seeds[2:3], 60, length=20) == whole[2:3]
+    assert all(one != other for one, other in zip(whole[:3], whole[3:], strict=True)), "the same under other seeds"
     for fact, text in zip([*facts[:3], *facts[:3]], whole, strict=True):
         assert text.startswith(fact.prompt)
 
@@ -215,3 +231,20 @@ def test_samples_have_the_models_probabilities_among_the_best(byte_level):
     draw = random.Random("17").random()
     by_hand = next(text for text, below in ordered.items() if draw < below)
     assert sampled(model, [prompt], ["17"], 100, length=4) == [by_hand]
+
+
+@pytest.mark.slow
+def test_a_real_model_writes_what_transformers_generates(smollm2):
+    """Of a real model, padded at the left as `generate` wants it."""
+    tokenizer = smollm2.tokenizer
+    asked = ["The capital of France is", "Q: Who wrote Hamlet?\nA:", "Two plus two is", "Water boils at"]
+    prompts = [encode_front(tokenizer, prompt) for prompt in asked]
+    width, end = max(map(len, prompts)), tokenizer.eos_token_id
+    padded = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    network = plain_network(smollm2)
+    rows = network.generate(input_ids=padded, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=end)
+    expected = [tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in rows]
+    for budget in (1000, 30):
+        assert greedy_texts(smollm2, prompts, budget, Stopping(20, ())) == expected
+    assert greedy_texts(smollm2, prompts[:1], 1000) == [expected[0].split(".")[0].split("\n")[0].strip()]
