@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -56,11 +56,36 @@ def sampled_texts(path: Path | str, articles: int | None, seed: int) -> Iterator
 
     A dump's order is by age or topic: its first articles are no sample of it. Only the lines' offsets are in memory.
     """
+    yield from _texts_at(path, _drawn(_starts(path), articles, seed))
+
+
+def held_out_texts(path: Path | str, articles: int | None, seed: int, taken: int | None = None) -> Iterator[str]:
+    """The texts that `sampled_texts` does not give for the same arguments, in random order.
+
+    `taken`: only its first so many were read, and what it gives later is held out too.
+    """
+    starts = _starts(path)
+    read = set(_drawn(starts, articles, seed)[:taken])
+    left = [start for start in starts if start not in read]
+    yield from _texts_at(path, _drawn(left, None, seed))
+
+
+def _starts(path: Path | str) -> list[int]:
+    """Where each line begins."""
     starts, start = [], 0
     with Path(path).open("rb") as file:
         for line in file:
             starts.append(start)
             start += len(line)
-        for start in random.Random(seed).sample(starts, min(articles or len(starts), len(starts))):
+    return starts
+
+
+def _drawn(starts: Sequence[int], articles: int | None, seed: int) -> list[int]:
+    return random.Random(seed).sample(starts, min(articles or len(starts), len(starts)))
+
+
+def _texts_at(path: Path | str, starts: Sequence[int]) -> Iterator[str]:
+    with Path(path).open("rb") as file:
+        for start in starts:
             file.seek(start)
             yield json.loads(file.readline())["text"]

@@ -150,11 +150,12 @@ def _continue(
 
 
 def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int) -> pd.DataFrame:
-    """One row per prompt: case_id, metric, number, value, and the mean log-probability of each answer.
+    """One row per prompt: case_id, metric, number, value, argmax, and the mean log-probability of each answer.
 
     counterfact: value is 1 where the wanted answer has the greater mean token log-probability: the new one on edited
     prompts and paraphrases, the true one on unrelated prompts (Eqs. 16-18). zsre: value is the share of the answer's
-    tokens that are the argmax (Eqs. 13-15). Raises UserError for a model that answers NaN.
+    tokens that are the argmax (Eqs. 13-15). argmax: 1 where each token of the wanted answer is the most probable one,
+    so that greedy decoding gives just this answer (`metrics.by_argmax`). Raises UserError for a model that answers NaN.
     """
     todo = list(items(facts, metrics))
     asked = [item.encoded(model.tokenizer) for item in todo]
@@ -167,10 +168,13 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
         if metrics == "counterfact":
             new, true = means
             value = float(true > new if item.metric == "LS" else new > true)
+            wanted = scored[item.metric == "LS"]
         else:
             (true,), new = means, float("nan")
-            value = float(scored[0].correct.mean())
-        rows.append((item.case_id, item.metric, item.number, value, new, true))
+            wanted = scored[0]
+            value = float(wanted.correct.mean())
+        rows.append((item.case_id, item.metric, item.number, value, float(wanted.correct.all()), new, true))
     # Types are given, since a shard may have no facts.
-    types = {"case_id": str, "metric": str, "number": int, "value": float, "log_p_new": float, "log_p_true": float}
+    types = {"case_id": str, "metric": str, "number": int}
+    types |= dict.fromkeys(("value", "argmax", "log_p_new", "log_p_true"), float)
     return pd.DataFrame(rows, columns=list(types)).astype(types)

@@ -22,22 +22,10 @@ from jeep.model.editable import EditableModel
 from jeep.model.files import read_of, write_of
 from jeep.model.hooks import record_input
 from jeep.model.progress import Progress, fingerprint
-from jeep.model.tokens import encode
+from jeep.model.texts import sequences
 
 _BATCHES = 16
 """Full batches between two places where a pass can go on."""
-
-
-def sequences(tokenizer, texts: Iterable[str], length: int, tokens: int | None = None) -> Iterator[tuple[int, ...]]:
-    """The texts' token ids, each cut to `length`, until `tokens` are reached."""
-    left = math.inf if tokens is None else tokens
-    for text in texts:
-        ids = tuple(encode(tokenizer, text)[: int(min(length, left))])
-        if ids:
-            yield ids
-            left -= len(ids)
-        if left <= 0:
-            return
 
 
 @dataclass

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jeep.data.corpus import sampled_texts, texts
+from jeep.data.corpus import held_out_texts, sampled_texts, texts
 
 
 @pytest.fixture
@@ -36,3 +36,18 @@ def test_without_a_number_or_with_too_large_a_one_it_is_all_of_it_in_random_orde
     sample = list(sampled_texts(corpus, articles, seed=0))
     assert sample != list(texts(corpus))
     assert sorted(sample) == sorted(texts(corpus))
+
+
+@pytest.mark.parametrize(("articles", "taken"), [(50, None), (50, 20), (None, 30), (None, 0)])
+def test_what_is_held_out_is_the_rest(corpus, articles, taken):
+    read = list(sampled_texts(corpus, articles, 3))[:taken]
+    left = list(held_out_texts(corpus, articles, 3, taken))
+    assert not set(read) & set(left)
+    assert sorted([*read, *left]) == sorted(texts(corpus))
+    places = [text for text in texts(corpus) if text in set(left)]
+    assert left != places, "in random order"
+    assert left == list(held_out_texts(corpus, articles, 3, taken))
+
+
+def test_of_a_corpus_that_was_read_whole_nothing_is_held_out(corpus):
+    assert list(held_out_texts(corpus, None, 3)) == []

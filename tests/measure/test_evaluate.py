@@ -165,4 +165,4 @@ def test_every_prompt_has_a_row(trained, facts):
     results = evaluate(trained, facts[:4], "counterfact", 500)
     expected = sum(1 + len(fact.paraphrases) + len(fact.unrelated) for fact in facts[:4])
     assert len(results) == expected
-    assert list(results.columns) == ["case_id", "metric", "number", "value", "log_p_new", "log_p_true"]
+    assert list(results.columns) == ["case_id", "metric", "number", "value", "argmax", "log_p_new", "log_p_true"]
