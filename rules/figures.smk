@@ -50,7 +50,10 @@ def record_title(wildcards):
 
 
 def leaking_runs():
-    """The experiment's edits of regions on data sets with neighbours, under the first seed."""
+    """The experiment's edits of regions on data sets with neighbours, under the first seed.
+
+    Not those whose finished change is made something else of: the trace is of the change before.
+    """
     return [
         run
         for run in PLAN.runs_of(EXPERIMENT)
@@ -58,6 +61,7 @@ def leaking_runs():
         and run.seed == CONFIG.seeds[0]
         and CONFIG.datasets[run.dataset].neighbours
         and PLAN.editor(run.method, run.model, run.dataset).placements
+        and PLAN.editor(run.method, run.model, run.dataset).postprocess is None
     ]
 
 

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input or configuration. The command line prints its message in one line and exits with status 2."""
 
 
+class NotFinite(UserError):
+    """What a method makes has left the finite numbers: a model may have broken down, and no input is to blame."""
+
+
 def one_line(error: BaseException, most: int | None = 200) -> str:
     """The beginning of what an error says, without its line breaks."""
     return " ".join(str(error).split())[:most]

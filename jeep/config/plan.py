@@ -180,7 +180,7 @@ class Plan:
         jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
         none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
         written; added: methods that the paper has not, by whose they are; twins: pairs of a method with two regions and
-        one with the low region alone, which have the same terms later than the paper.
+        one with the low region alone, both with the same terms later than the paper, and these in words.
         """
         grids = [grid for grid in grids if grid is not None]
         edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
@@ -208,17 +208,15 @@ class Plan:
         return {**first, "low_high": pairs, "added": added, "twins": self._twins(grids)}
 
     def _twins(self, grids: Iterable[Grid]) -> list[list[str]]:
-        """Pairs of methods that differ in the number of their regions, and have a history or a null space in all."""
-        found: dict[tuple[bool, bool], dict[int, str]] = {}
+        """Pairs of methods that differ in the number of their regions, with what all regions of both have besides."""
+        found: dict[tuple, dict[int, str]] = {}
         for grid in grids:
             for name in grid.methods if grid.models and grid.datasets else ():
                 editor = None if name == UNEDITED else self.editor(name, grid.models[0], grid.datasets[0])
-                regions = [placement.region for placement in editor.placements] if editor else []
-                terms = {(region.history, region.null_space is not None) for region in regions}
-                if len(terms) == 1 and any(*terms) and editor.postprocess is None:
+                if editor and (terms := _terms(editor)):
                     positions = {placement.position for placement in editor.placements}
-                    found.setdefault(*terms, {}).setdefault(len(positions), name)
-        return [[pair[2], pair[1]] for pair in found.values() if len(pair) == 2]
+                    found.setdefault(terms, {}).setdefault(len(positions), name)
+        return [[pair[2], pair[1], terms[-1]] for terms, pair in found.items() if len(pair) == 2]
 
     # The search for settings
 
@@ -264,3 +262,19 @@ class Plan:
                 if searched == model:
                     found.update(self.searched_places(model, method, sets))
         return sorted(found)
+
+
+def _terms(editor: Editor) -> tuple | None:
+    """What tells apart editors of regions that have terms later than the paper: whether each is there, and in words.
+
+    None for one without, or whose regions differ; and for one that does something else besides.
+    """
+    kinds = {
+        (region.history, region.null_space is not None, region.ridge > 0, region.prior > 0)
+        for region in (placement.region for placement in editor.placements)
+    }
+    if len(kinds) != 1 or editor.postprocess or editor.anchors or editor.target_spec.optimization.stop_right:
+        return None
+    ((history, null_space, ridge, prior),) = kinds
+    words = [word for word, there in (("history", history), ("null space", null_space)) if there]
+    return (editor.preset, history, null_space, ridge, prior, " and ".join(words)) if words else None

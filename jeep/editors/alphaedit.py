@@ -32,7 +32,7 @@ class AlphaEdit(Memit):
         if not isinstance(given, dict) or not isinstance(given.get("region"), dict):
             return given
         region = {"prior": 0.0, "history": True, **PRESETS.get(given.get("preset", "paper"), {})}
-        if given["region"].get("null_space"):
+        if (given["region"].get("null_space") or {}).get("keep") is not None:
             region.pop("null_space", None)  # a share in place of the threshold
         return {**given, "region": merge(region, given["region"])}
 

@@ -146,13 +146,6 @@ class RegionEditor(Editor):
     """An editor that optimises target vectors and writes them into regions by the closed form (Eq. 10)."""
 
     optimization: Optimization
-    anchor: bool = False
-    """Later than the paper: every target vector asks the MLP for an output of the same norm (NAS)."""
-
-    @property
-    def anchors(self) -> bool:
-        """As it is set."""
-        return self.anchor
 
     @property
     @abstractmethod
@@ -176,13 +169,7 @@ class RegionEditor(Editor):
 
     def deltas(self, model, task):
         """Write the target vectors, region by region and layer by layer."""
-        return self.written_at(model, self.anchored(model, task), self.placements)
-
-    def anchored(self, model: EditableModel, task: Task) -> Task:
-        """The task, its target vectors rescaled if they are to be."""
-        from jeep.writing.anchors import anchored
-
-        return anchored(model, task, self.sites) if self.anchor else task
+        return self.written_at(model, task, self.placements)
 
     def remember(self, model, task):
         """Keys of the regions that have a history."""

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from jeep.common.errors import NotFinite
 from jeep.editors.base import Editor
 
 
@@ -66,6 +67,7 @@ class FtWd(Editor):
         """
         from tqdm import tqdm
 
+        from jeep.common.provenance import code_digest
         from jeep.learned.answers import Answers
         from jeep.learned.finetune import BlockTrainer
         from jeep.model.progress import Progress, fingerprint
@@ -74,7 +76,7 @@ class FtWd(Editor):
         answers = Answers(model, asked, self.layer, task.token_budget, end_token=self.end_token)
         answers.prepare(range(len(answers)))
         epochs = list(self.batches(len(answers)))
-        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts))
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, code_digest(__name__)))
         done, saved = progress.load()
         decay = self.decay(len(task.facts))
         with BlockTrainer(model, self.layer, self.learning_rate, decay, self.parameters) as trainer:
@@ -90,11 +92,13 @@ class FtWd(Editor):
         return changes
 
     def _epoch(self, trainer, answers, batches) -> float:
-        """Train on every mini-batch that is not yet below the threshold; their mean loss."""
+        """Train on every mini-batch that is not yet below the threshold; their mean loss. Raises NotFinite."""
         losses = []
         for batch in batches:
             loss = answers.nll(batch) / len(batch)
             losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise NotFinite("ft_wd: the loss is not finite: a smaller learning rate, or float32, may help")
             if losses[-1] >= self.stop_loss:
                 trainer.step(loss)
         return sum(losses) / len(losses)

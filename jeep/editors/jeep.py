@@ -68,8 +68,6 @@ class Jeep(RegionEditor):
             raise ValueError("a low or a high region is needed")
         if len(self._regions) == 2 and self.low.layers[-1] >= self.high.layers[0]:
             raise ValueError("the low region must lie below the high region")
-        if not self.together and self.anchor:
-            raise ValueError("anchor: together: false optimises δ* where it cannot be anchored any more")
         if not self.together and (len(self._regions) < 2 or len(self.write) < 2):
             raise ValueError("together: false needs two regions, and writes both")
         return self
@@ -117,7 +115,6 @@ class Jeep(RegionEditor):
         """Write the regions: in one go, or the high one with what is left to do once the low one is written."""
         if self.together and (self.high is None or self.high.repair is None):
             return super().deltas(model, task)
-        task = self.anchored(model, task)
         low, high = ([p for p in self.placements if p.position == where] for where in ("subject_last", "prediction"))
         deltas = self.written_at(model, task, low) if low else {}
         if not high:

@@ -8,6 +8,19 @@ class Memit(RegionEditor):
     """One δ at the subject's last token, at the output of the region's last layer; even spread over the region."""
 
     region: Region
+    anchor: bool = False
+    """Later than the paper: every target vector asks the MLP for an output of the same norm (NAS)."""
+
+    @property
+    def anchors(self) -> bool:
+        """As it is set."""
+        return self.anchor
+
+    def deltas(self, model, task):
+        """Write the target vectors, rescaled if they are to be."""
+        from jeep.writing.anchors import anchored
+
+        return super().deltas(model, anchored(model, task, self.sites) if self.anchor else task)
 
     @property
     def sites(self) -> tuple[Site, ...]:

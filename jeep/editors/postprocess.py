@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from jeep.common.errors import UserError
 from jeep.common.settings import Strict
 
 if TYPE_CHECKING:  # torch stays out of the DAG
@@ -69,14 +70,21 @@ class Prune(_Postprocess):
     """α; the authors take e, 1.5 or 1.2 by method and model. It compresses where s > 1/ln α."""
 
     def applied(self, weight, delta):
-        """Shrink what is above s."""
+        """Shrink what is above s. Raises UserError for a base that would stretch it."""
         import torch
 
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         most = torch.linalg.matrix_norm(weight, 2)
+        if values[0] <= most:
+            return delta
         linear = self.base == "linear"
+        if not linear and most * math.log(self.base) <= 1:
+            raise UserError(
+                f"prune.base: {self.base:.4g} would stretch singular values: W's largest is {float(most):.3g}, and it "
+                f"compresses above {1 / math.log(self.base):.3g} only; take a larger base, or linear"
+            )
         shrunk = (values + most) / 2 if linear else (values / most).log() / math.log(self.base) + most
-        return delta if values[0] <= most else (left * values.where(values <= most, shrunk)) @ right
+        return (left * values.where(values <= most, shrunk)) @ right
 
 
 class Sphere(_Postprocess):

@@ -54,6 +54,7 @@ class Rome(Editor):
         import torch
         from tqdm import tqdm
 
+        from jeep.common.provenance import code_digest
         from jeep.model.progress import Progress, fingerprint
         from jeep.writing.solve import factor_of
 
@@ -63,7 +64,7 @@ class Rome(Editor):
         factor = factor_of(task.covariance[self.layer, "mlp"].to(task.solver or model.device, torch.float64))
         original = weight.to(model.device, model.precision, copy=True)
         written = original.clone()  # small changes add up here, not in the model's own precision
-        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes))
+        progress = Progress(task.checkpoint, fingerprint(model, self, task.facts, task.prefixes, code_digest(__name__)))
         done, saved = progress.load()
         after = {int(count): weight for count, weight in saved.items() if count.isdigit()}
         if any(count < done and count not in after for count in counts):
@@ -97,6 +98,7 @@ class Rome(Editor):
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:
+            task.unwritten.append(fact.case_id)
             return 0.0
         with torch.no_grad():
             walk = LayerWalk(model, prompts_of(model, [fact], task.prefixes, "subject_last"), task.token_budget)

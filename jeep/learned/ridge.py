@@ -4,6 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jeep.common.errors import NotFinite
+
+
+def _factor_of(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """The Cholesky factor. Raises NotFinite where a broken model's keys are in it."""
+    factor, failure = torch.linalg.cholesky_ex(gram)
+    if failure:
+        raise NotFinite("keys are not finite: the model has broken down, or float32 may help")
+    return factor
+
 
 class PrimalRidge:
     """ΔW = Vᵀ K (Kᵀ K + p I)⁻¹ from sums over tokens, with a row of K (t, d_in) and of V (t, d_out) for each.
@@ -29,7 +39,7 @@ class PrimalRidge:
 
     def factor(self) -> Float[Tensor, "d_in d_in"]:
         """The Cholesky factor of Kᵀ K + p I."""
-        return torch.linalg.cholesky(self.gram)
+        return _factor_of(self.gram)
 
     def change(self) -> Float[Tensor, "d_out d_in"]:
         """ΔW, in float64."""
@@ -52,4 +62,4 @@ class DualRidge:
         """ΔW, in float64."""
         keys, shifts = (torch.cat(rows).to(self.prior) for rows in zip(*self.rows, strict=True))
         gram = torch.addmm(self.prior * torch.eye(len(keys)).to(keys), keys, keys.mT)
-        return torch.cholesky_solve(shifts, torch.linalg.cholesky(gram)).mT @ keys
+        return torch.cholesky_solve(shifts, _factor_of(gram)).mT @ keys

@@ -149,13 +149,17 @@ def _continue(
     return states.split(list(follow.lengths))
 
 
-def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int) -> pd.DataFrame:
+def evaluate(
+    model: EditableModel, facts: Sequence[Fact], metrics: Metrics, token_budget: int, *, broken: bool = False
+) -> pd.DataFrame:
     """One row per prompt: case_id, metric, number, value, argmax, and the mean log-probability of each answer.
 
     counterfact: value is 1 where the wanted answer has the greater mean token log-probability: the new one on edited
     prompts and paraphrases, the true one on unrelated prompts (Eqs. 16-18). zsre: value is the share of the answer's
     tokens that are the argmax (Eqs. 13-15). argmax: 1 where each token of the wanted answer is the most probable one,
-    so that greedy decoding gives just this answer (`metrics.by_argmax`). Raises UserError for a model that answers NaN.
+    so that greedy decoding gives just this answer (`metrics.by_argmax`).
+
+    Raises UserError for a model that answers NaN; with `broken`, as a sequence of edits may leave it, that is wrong.
     """
     todo = list(items(facts, metrics))
     asked = [item.encoded(model.tokenizer) for item in todo]
@@ -163,7 +167,8 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
     rows = []
     for item, scored in zip(todo, score(model, prompts, answers, token_budget), strict=True):
         means = [float(answer.log_probabilities.mean()) for answer in scored]
-        if any(map(math.isnan, means)):
+        silent = any(map(math.isnan, means))
+        if silent and not broken:
             raise UserError(f"record {item.case_id}: the model answers NaN: its weights, or what was written, overflow")
         if metrics == "counterfact":
             new, true = means
@@ -173,7 +178,8 @@ def evaluate(model: EditableModel, facts: Sequence[Fact], metrics: Metrics, toke
             (true,), new = means, float("nan")
             wanted = scored[0]
             value = float(wanted.correct.mean())
-        rows.append((item.case_id, item.metric, item.number, value, float(wanted.correct.all()), new, true))
+        found = (0.0, 0.0) if silent else (value, float(wanted.correct.all()))
+        rows.append((item.case_id, item.metric, item.number, *found, new, true))
     # Types are given, since a shard may have no facts.
     types = {"case_id": str, "metric": str, "number": int}
     types |= dict.fromkeys(("value", "argmax", "log_p_new", "log_p_true"), float)

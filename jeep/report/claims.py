@@ -91,7 +91,10 @@ def _added(results: pd.DataFrame, roles: Mapping[str, Any], seed: int, how: str 
         for kind, names in roles["added"].items()
         for one, other in itertools.product(names, (roles["jeep"], roles["memit"]))
     ]
-    pairs += [(f"{FAMILIES['later']}two regions beat one with the same terms", *pair) for pair in roles["twins"]]
+    pairs += [
+        (f"{FAMILIES['later']}two regions beat one, both with {terms}, each as tuned", one, other)
+        for one, other, terms in roles["twins"]
+    ]
     rows = []
     for where, part, methods in _where(results):
         counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
@@ -184,7 +187,9 @@ def find_claims(
     if "sequence" in grids:
         results = chosen(sequence, grids["sequence"])
         last = results[results["edits"] == results.groupby(["dataset", "model"])["edits"].transform("max")]
-        rows += _pairs(last, "In sequence: JEEP has a greater Score than MEMIT", [(jeep, roles["memit"])], seed)
+        rows += _pairs(
+            last, f"{FAMILIES['later']}JEEP has a greater Score than MEMIT, in sequence", [(jeep, roles["memit"])], seed
+        )
         rows += _added(last, roles, seed, " in sequence")
     for find, files in ((contrast_claims, contrasts), (word_claims, words)):
         for model, path in files.items():

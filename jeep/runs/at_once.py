@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite
 from jeep.common.settings import Metrics
 from jeep.common.storage import atomic, read_json, write_json
 from jeep.data.facts import Fact
@@ -45,10 +45,10 @@ def write_records(path: Path, results: Iterable[tuple[int, pd.DataFrame]], colum
 
 
 def finite(deltas: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The changes. Raises UserError where one is not finite."""
+    """The changes. Raises NotFinite where one is not finite."""
     broken = [name for name, delta in deltas.items() if not torch.isfinite(delta).all()]
     if broken:
-        raise UserError(f"the change of {', '.join(broken)} is not finite: float32 may help")
+        raise NotFinite(f"the change of {', '.join(broken)} is not finite: float32 may help")
     return deltas
 
 
@@ -82,7 +82,12 @@ class Run:
         for count, deltas, took in self._changes(seconds):
             task = self.tasks[count]
             left_out = {fact.case_id for fact in self.facts[:count]} - {fact.case_id for fact in task.facts}
-            about = {**self.about, "edits": len(task.facts), "left_out": sorted(left_out), "trace": task.trace}
+            about = {
+                **self.about,
+                "edits": len(task.facts),
+                "left_out": sorted(left_out | set(task.unwritten)),
+                "trace": task.trace,
+            }
             write_of(self.model.identity, self._path(count, "safetensors"), deltas, about)
             if self.metrics:
                 result = measured(self.model, deltas, self.facts[:count], self.metrics, task.token_budget)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite
 from jeep.common.settings import Metrics
 from jeep.common.storage import atomic, read_tensors, write_tensors, written
 from jeep.data.facts import Fact
@@ -41,7 +41,7 @@ class State:
     memory: dict[str, Tensor] = field(default_factory=dict)
     """`Editor.remember`'s."""
     trace: list[dict[str, Any]] = field(default_factory=list)
-    """Of each batch: what was left out, ‖ΔW‖/‖W‖ of every parameter since the start, the editor's trace, seconds."""
+    """Of each batch: what was left out, ‖ΔW‖/‖W‖ of every matrix since the start, the editor's trace, seconds."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ class SequenceRun:
         logging.info("batch %d of %d", batch, self.batches)
         note: dict[str, Any] = {"batch": batch, "facts": len(facts)}
         if self.method is not None:
-            own = {"memory": state.memory, "trace": [], "notes": {}, "checkpoint": self._path(batch, "progress")}
-            note |= self._written(replace(self.task, facts=facts, **own), state, batch, originals)
+            own = {"memory": state.memory, "checkpoint": self._path(batch, "progress")}
+            task = replace(self.task, facts=facts, **own, trace=[], notes={}, unwritten=[])
+            note |= self._written(task, state, batch, originals)
         state.done = batch
         state.trace.append({**note, "seconds": round(time.monotonic() - started, 3)})
         self._keep(state)
@@ -143,13 +144,14 @@ class SequenceRun:
         if deltas:
             state.memory = self._editor.remember(self.model, task)
         state.weights = {name: self.model.weight(name) for name in originals}
-        written = {fact.case_id for fact in task.facts} if deltas else set()
+        written = {fact.case_id for fact in task.facts} - set(task.unwritten) if deltas else set()
         return {
             "left_out": sorted(asked - written),
             "failure": failure,
             "relative_change": {
                 name: float(change.norm() / originals[name].float().norm().clamp(min=torch.finfo(torch.float32).tiny))
-                for name, change in self._changes(originals).items()
+                for name, change in self._changes(originals, task.trace).items()
+                if change.ndim == 2
             },
             "layers": task.trace,
         }
@@ -159,7 +161,7 @@ class SequenceRun:
         try:
             task = self._with_targets(task, batch)
             return task, finite(self._editor.edit(self.model, task)), None
-        except UserError as error:
+        except NotFinite as error:
             logging.warning("batch %d is not written: %s", batch, error)
             return task, {}, str(error)
 
@@ -180,8 +182,8 @@ class SequenceRun:
 
     # All batches so far
 
-    def _changes(self, originals: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The change of all batches so far, in float32 on the CPU, as it is measured."""
+    def _changes(self, originals: dict[str, Tensor], trace: list[dict[str, Any]] | None = None) -> dict[str, Tensor]:
+        """The change of all batches so far, float32 on the CPU, as it is measured; `trace` is told how it is made."""
         weight = self.model.weight
         total = {name: weight(name).float().cpu() - value.float().cpu() for name, value in originals.items()}
         if self.method is None or self._editor is self.method:
@@ -189,7 +191,7 @@ class SequenceRun:
         with self.model.scratch(list(originals)):
             for name, value in originals.items():
                 weight(name).copy_(value)
-            return self.method.finished(self.model, total, replace(self.task, trace=[]))
+            return self.method.finished(self.model, total, replace(self.task, trace=[] if trace is None else trace))
 
     def _measured(self, count: int, originals: dict[str, Tensor]) -> pd.DataFrame:
         """Results of the first facts, in the model as it is."""
@@ -197,7 +199,7 @@ class SequenceRun:
         if not path.is_file():
             logging.info("measuring %d facts", count)
             with self._as_measured(originals):
-                found = evaluate(self.model, self.facts[:count], self.metrics, self.task.token_budget)
+                found = evaluate(self.model, self.facts[:count], self.metrics, self.task.token_budget, broken=True)
             with atomic(path) as temporary:
                 found.assign(batch=found["case_id"].map(self.batch_of)).to_parquet(temporary, index=False)
         return pd.read_parquet(path)

@@ -132,6 +132,7 @@ def edit(
     import torch
 
     from jeep.common.errors import UserError
+    from jeep.common.provenance import code_digest
     from jeep.common.settings import require_layers
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
@@ -170,6 +171,7 @@ def edit(
         (path.name, path.stat().st_mtime_ns)
         for path in (*targets, *covariance, *eigenvectors, *filter(None, [norms, neighbours, hypernetwork]))
     ]
+    code = code_digest("jeep.stages.edit:edit", f"jeep.editors.{editor}")
     run = Run(
         model,
         method,
@@ -178,7 +180,7 @@ def edit(
         metrics,
         out,
         {"editor": editor, "settings": settings},
-        fingerprint(model, method, chosen, task.prefixes, metrics, read),
+        fingerprint(model, method, chosen, task.prefixes, metrics, read, code),
     )
     loading = time.monotonic() - started
     results, took = run.make()

@@ -63,6 +63,7 @@ def sequence(
     import torch
 
     from jeep.common.errors import UserError
+    from jeep.common.provenance import code_digest
     from jeep.common.settings import require_layers
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
@@ -96,7 +97,8 @@ def sequence(
     )
     files = (*covariance, *eigenvectors, *filter(None, [norms, neighbours, hypernetwork]))
     read = [(path.name, path.stat().st_mtime_ns) for path in files]
-    mark = fingerprint(model, method, chosen, edits, task.prefixes, metrics, read)
+    code = code_digest("jeep.stages.sequence:sequence", *([f"jeep.editors.{editor}"] if editor else []))
+    mark = fingerprint(model, method, chosen, edits, measure_every, task.prefixes, metrics, read, code)
     folder = out.with_name(f".{out.stem}.partial")
     run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, folder, mark)
     results, notes, total = run.run()

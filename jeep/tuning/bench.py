@@ -135,7 +135,7 @@ class Bench:
             return {"Score": 0.0, "failed": str(error)}
         summary = summarize(results).round(2).set_index("metric")
         half = summary["ci95"]["Score"]
-        reached = {"reached": _reached(task.trace)} if given.neighbours else {}
+        reached = {"reached": _reached(task.trace)} if given.neighbours and not editor.postprocess else {}
         return {**summary["value"], "ci95": None if math.isnan(half) else half, **reached}
 
 

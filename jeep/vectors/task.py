@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite
 from jeep.common.settings import Where
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects
@@ -47,10 +47,10 @@ class Task:
     """Facts, by case id, of which nothing is left to be written: their residual is zero, and their keys are kept."""
     trace: list[dict[str, Any]] = field(default_factory=list)
     """Filled by editors of regions: each layer's relative change, and the residual before and after its update."""
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the editor keeps of the batches before, in a sequence of edits; empty in the first."""
     notes: dict[str, Tensor] = field(default_factory=dict)
     """Filled by an editor as it edits: what its `remember` cannot read off the edited model."""
+    unwritten: list[str] = field(default_factory=list)
+    """Filled by an editor that finds target vectors as it edits: facts, by case id, without a finite one."""
     checkpoint: Path | None = None
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None
@@ -59,17 +59,17 @@ class Task:
     def of_first(self, count: int, vectors: Mapping[str, Target] | None) -> "Task":
         """The same with the first so many facts: where there are vectors, those that have one, with it.
 
-        Raises UserError where not one of all facts has.
+        Raises NotFinite where not one of all facts has.
         """
         facts = list(self.facts[:count])
         if vectors is not None:
             lost = [fact.case_id for fact in facts if fact.case_id not in vectors]
             facts = [fact for fact in facts if fact.case_id in vectors]
             if not facts and count >= len(self.facts):
-                raise UserError(
+                raise NotFinite(
                     "no fact has a target vector that stayed finite: a smaller learning rate, or float32, may help"
                 )
             if lost:
                 logging.warning("left out, their optimisation did not stay finite: %s", ", ".join(lost))
         chosen = [vectors[fact.case_id] for fact in facts] if vectors else []
-        return replace(self, facts=facts, targets=chosen, trace=[], notes={})
+        return replace(self, facts=facts, targets=chosen, trace=[], unwritten=[], notes={})

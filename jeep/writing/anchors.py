@@ -23,12 +23,16 @@ DROPPED = 0.05
 def _outputs(
     model: EditableModel, facts: Sequence[Fact], targets: Sequence[Target], sites: Sequence[Site], token_budget: int
 ) -> tuple[Float[Tensor, "sites m d"], Float[Tensor, "sites m d"]]:
-    """v₀ and v₀ + δ: what the MLP of each site's layer gives at the bare prompt's lookup, and what it should give."""
+    """v₀ and v₀ + δ: what the MLP of each site's layer adds at the bare prompt's lookup, and what it should add.
+
+    Sites are outputs of blocks, on the unedited model, so that δ is all that their values have more than their states.
+    """
     before = []
     for site in sites:
         walk = LayerWalk(model, prompts_of(model, facts, ["{}"], site.position), token_budget)
         walk.advance(site.layer)
-        before.append(walk.values(site.layer, "mlp", site.position).mT)
+        output = walk.values(site.layer, "mlp", site.position).mT
+        before.append(model.added(site.layer, "mlp", output.to(model.device, model.norm.weight.dtype)).to(output))
     deltas = torch.stack([target.values - target.states for target in targets], 1).cpu()
     outputs = torch.stack(before)
     return outputs, outputs + deltas

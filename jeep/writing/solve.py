@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite, UserError
 
 
 def closed_form_update(
@@ -69,9 +69,13 @@ def closed_form_update(
 
 
 def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """The lower Cholesky factor of a covariance. Raises UserError when it is not positive definite."""
+    """The lower Cholesky factor of a covariance. Raises UserError when it is not positive definite, NotFinite when a
+    broken model's keys are in it.
+    """
     factor, failure = torch.linalg.cholesky_ex(matrix)
     if failure.any():
+        if not torch.isfinite(matrix).all():
+            raise NotFinite("keys are not finite: the model has broken down, or float32 may help")
         raise UserError(
             f"the covariance of a layer with {len(matrix)} inputs is not positive definite: "
             "collect it over more tokens (statistics.tokens of a configuration, --tokens of a command)"

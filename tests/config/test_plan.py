@@ -75,12 +75,31 @@ def test_a_method_with_two_regions_is_the_twin_of_one_with_the_same_terms():
     found = plan()
     names = ["none", "memit", "memit-seq", "alphaedit", "rect", "jeep", "jeep-null", "jeep-seq"]
     grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=names)
-    assert found.roles(grid)["twins"] == [["jeep-seq", "memit-seq"], ["jeep-null", "alphaedit"]]
+    assert found.roles(grid)["twins"] == [
+        ["jeep-seq", "memit-seq", "history"],
+        ["jeep-null", "alphaedit", "history and null space"],
+    ]
     assert found.roles(grid.model_copy(update={"methods": names[:5]}))["twins"] == []
     assert found.roles(grid)["added"] == {
-        "ours": ["jeep-null"],
-        "later": ["memit-seq", "alphaedit", "rect", "jeep-seq"],
+        "ours": ["jeep-null", "jeep-seq"],
+        "later": ["memit-seq", "alphaedit", "rect"],
     }
+
+
+def test_what_does_something_else_besides_is_no_twin():
+    """A prior beside the null space (BetaEdit), the other preset, a stop rule, a norm."""
+    raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
+    raw["methods"] = {name: m for name, m in raw["methods"].items() if not name.startswith("jeep-high.")}
+    for change in (
+        {"region": {"prior": 3000}},
+        {"preset": "release"},
+        {"optimization": {"stop_right": {"steps": 2}}},
+        {"anchor": True},
+    ):
+        raw["methods"]["other"] = {"extends": "alphaedit", "settings": change, "added": "later"}
+        found = Plan(parse_config(raw))
+        grid = Grid(models=["gptj-nano"], datasets=["mcf-demo"], methods=["other", "jeep-null"])
+        assert found.roles(grid)["twins"] == [], change
 
 
 def test_a_sequence_needs_its_facts_covariances_and_eigenvectors():

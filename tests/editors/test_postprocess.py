@@ -8,6 +8,7 @@ from conftest import random_network
 from editing import SETTINGS, deltas_of
 from pydantic import ValidationError
 
+from jeep.common.errors import UserError
 from jeep.editors import load_editor
 from jeep.editors.postprocess import Prune, Rect, Sphere
 from jeep.model.editable import EditableModel
@@ -43,6 +44,15 @@ def test_prune_shrinks_what_is_larger_than_the_weights_own_by_hand():
     small = torch.randn(3, 3) / 10
     assert torch.equal(Prune(kind="prune").applied(weight, small), small), "nothing is above s"
     assert Prune(kind="prune").base == math.e
+
+
+def test_prune_never_stretches():
+    """W's largest is 1, and log₁.₂ grows faster than σ there."""
+    weight, delta = torch.eye(2), torch.diag(torch.tensor([2.0, 0.5]))
+    with pytest.raises(UserError, match=r"prune.base: 1.2 would stretch singular values: W's largest is 1"):
+        Prune(kind="prune", base=1.2).applied(weight, delta)
+    assert torch.equal(Prune(kind="prune", base=1.2).applied(weight, delta / 2), delta / 2), "nothing is above it"
+    assert torch.linalg.svdvals(Prune(kind="prune", base=3).applied(weight, delta)).max() < 2
 
 
 def test_prune_keeps_the_directions():

@@ -94,7 +94,7 @@ def test_a_method_of_ours_is_in_no_claim_of_the_papers_and_has_its_own_at_every_
 
 def test_two_regions_are_held_against_one_with_the_same_terms(tmp_path):
     """At once at 40 edits, where the pair is equal, and behind the last batch of a sequence, where two regions win."""
-    roles = ROLES | {"added": {"ours": [], "later": ["seq", "two"]}, "twins": [["two", "seq"]]}
+    roles = ROLES | {"added": {"ours": [], "later": ["seq", "two"]}, "twins": [["two", "seq", "history"]]}
     grid = GRID | {"method": ["memit", "jeep", "seq", "two"]}
     at_once = [records_of(name, [0.5, 0.7] * 20) for name in grid["method"]]
     wins = {"memit": 0.3, "jeep": 0.5, "seq": 0.5, "two": 0.9}
@@ -108,16 +108,16 @@ def test_two_regions_are_held_against_one_with_the_same_terms(tmp_path):
     files = [tmp_path / "records.parquet"], [tmp_path / "sequence.parquet"]
     grids = {"main": grid, "sequence": grid}
     table = find_claims(files[0], 40, grids, roles, {}, {}, {}, 0, files[1])
-    twins = table[table.claim == "Later: two regions beat one with the same terms"].set_index("statistic")
+    twins = table[table.claim == "Later: two regions beat one, both with history, each as tuned"].set_index("statistic")
     assert twins.verdict.to_dict() == {
         "Score, paired, 40 edits": "undecided",
         "Score, paired, 40 edits in sequence": "supported",
     }
     assert twins.value["Score, paired, 40 edits in sequence"] == pytest.approx(40, abs=1)
-    known = table[table.claim == "In sequence: JEEP has a greater Score than MEMIT"]
+    known = table[table.claim == "Later: JEEP has a greater Score than MEMIT, in sequence"]
     assert known.verdict.tolist() == ["supported"]
     later = families(table) == "later"
-    assert later.sum() == 2 * (2 * 2 + 1)
+    assert later.sum() == 2 * (2 * 2 + 1) + 1
     assert not table[~later][["one", "other"]].isin(["seq", "two"]).any(axis=None)
     least = table[later].sort_values("p").iloc[0]
     assert least.p_holm == pytest.approx(min(1, later.sum() * least.p)), "of their own number"

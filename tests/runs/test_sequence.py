@@ -8,6 +8,7 @@ import pytest
 import torch
 from editing import SETTINGS
 
+from jeep.common.errors import UserError
 from jeep.editors import load_editor
 from jeep.measure.evaluate import evaluate
 from jeep.runs import sequence
@@ -185,13 +186,19 @@ def test_prune_is_made_of_all_batches_where_they_are_measured_alone(run_of, trai
         seq(clamp=20.0),
         seq(clamp=20.0).model_copy(
             update={
-                "postprocess": load_editor("memit", SETTINGS["memit"] | {"postprocess": {"kind": "prune"}}).postprocess
+                "postprocess": load_editor(
+                    "memit", SETTINGS["memit"] | {"postprocess": {"kind": "prune", "base": "linear"}}
+                ).postprocess
             }
         ),
     )
     _, trace, total = run_of("memit", "plain", editor=plain).run()
     results, trace_pruned, total_pruned = run_of("memit", "pruned", editor=pruned).run()
-    assert [note["layers"] for note in trace] == [note["layers"] for note in trace_pruned]
+    for plain_note, note in zip(trace, trace_pruned, strict=True):
+        *layers, told = note["layers"]
+        assert layers == plain_note["layers"]
+        assert told["postprocess"] == "prune"
+    assert told["norm_after"] < told["norm_before"]
     name = trained.parameter_name(0)
     singular = torch.linalg.svdvals(total[name]).max(), torch.linalg.svdvals(trained.weight(name)).max()
     assert singular[0] > singular[1], "there is something to prune"
@@ -220,6 +227,40 @@ def test_a_batch_that_is_not_finite_is_not_written_and_the_sequence_goes_on(run_
     assert "is not finite" in trace[1]["failure"]
     assert trace[0]["relative_change"] == trace[1]["relative_change"] != trace[2]["relative_change"]
     assert results[5]["value"].notna().all()
+
+
+def test_what_is_no_breakdown_of_the_model_ends_the_run(run_of, monkeypatch):
+    """A full disk, or settings that cannot be: a row of the method's name must not show the unedited model."""
+    with pytest.raises(UserError, match="no eigenvalue of this covariance is below"):
+        run_of("memit", "space", editor=seq(null_space={"threshold": 1e-12})).run()
+    editor = seq(history=True)
+    results = run_of("memit", "whole", editor=editor).run()[0]
+
+    def full(*_, **__):
+        raise UserError("cannot be written (No space left on device)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sequence, "optimize_shard", full)
+        with pytest.raises(UserError, match="No space left"):
+            run_of("memit", "full", editor=editor).run()
+    pd.testing.assert_frame_equal(run_of("memit", "full", editor=editor).run()[0][5], results[5])
+
+
+@pytest.mark.parametrize("name", ["memit", "ft_wd", "ultraedit", "rome"])
+def test_a_model_that_has_broken_down_is_measured_as_it_is(name, run_of, monkeypatch):
+    """The first batch's change is finite, and far too large: what comes behind it is NaN, and wrong."""
+    editor = load_editor(name, SETTINGS[name])
+    deltas, calls = type(editor).deltas, []
+
+    def breaks(self, model, task):
+        calls.append(len(task.facts))
+        found = deltas(self, model, task)
+        return {key: delta + 1e38 for key, delta in found.items()} if len(calls) == 1 else found
+
+    monkeypatch.setattr(type(editor), "deltas", breaks)
+    results, trace, _ = run_of(name, editor=editor).run()
+    assert results[5]["value"].max() == 0
+    assert [len(note["left_out"]) for note in trace] == [0, 2, 1]
 
 
 def test_facts_that_are_edited_twice_are_counted(run_of, facts, caplog):

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from conftest import random_network
 from editing import SETTINGS
+from pydantic import ValidationError
 
 from benchmarks.plain import read
 from jeep.common.errors import UserError
 from jeep.editors import load_editor
+from jeep.model.editable import EditableModel
 from jeep.model.tokens import locate
 from jeep.vectors.targets import Target, optimize_facts
 from jeep.vectors.task import Task
@@ -32,14 +35,13 @@ def with_delta(sites, facts, deltas):
     ]
 
 
-@pytest.mark.parametrize("method", ["memit", "jeep"])
-def test_every_target_asks_the_mlp_for_the_same_norm(method, trained, facts):
-    """At each of JEEP's two sites its own; δ keeps what it asks for up to the length of v₀ + δ."""
-    sites, chosen = load_editor(method, SETTINGS[method]).sites, facts[:3]
+def test_every_target_asks_the_mlp_for_the_same_norm(trained, facts):
+    """δ keeps what it asks for up to the length of v₀ + δ."""
+    sites, chosen = load_editor("memit", SETTINGS["memit"]).sites, facts[:3]
     width = trained.norm.weight.shape[0]
     deltas = torch.randn(3, len(sites), width, generator=torch.Generator().manual_seed(2))
     targets = with_delta(sites, chosen, deltas)
-    norms = [7.0, 11.0][: len(sites)]
+    norms = [7.0]
     done = anchored(trained, Task(chosen, ["{}"], 64, targets, norms=norms), sites).targets
     for number, (site, norm) in enumerate(zip(sites, norms, strict=True)):
         before = mlp_outputs(trained, chosen, site)
@@ -84,3 +86,23 @@ def test_an_editor_anchors_what_it_writes(trained, facts, prefixes, covariance):
     assert not torch.allclose(large[name], small[name])
     with pytest.raises(UserError, match="anchor: the mean norm of target vectors is needed"):
         editor.edit(trained, Task(facts[:3], prefixes, 2048, targets, covariance))
+
+
+def test_where_a_block_adds_something_else_than_w_o_gives_that_is_what_has_the_norm(byte_level, facts):
+    """Granite scales it."""
+    model = EditableModel(random_network("granite"), byte_level)
+    sites = load_editor("memit", SETTINGS["memit"]).sites
+    deltas = torch.randn(2, 1, model.norm.weight.shape[0], generator=torch.Generator().manual_seed(2))
+    done = anchored(
+        model, Task(facts[:2], ["{}"], 64, with_delta(sites, facts[:2], deltas), norms=[9.0]), sites
+    ).targets
+    added = model.added(sites[0].layer, "mlp", mlp_outputs(model, facts[:2], sites[0]))
+    after = torch.stack([target.values[0] - target.states[0] for target in done]) + added
+    assert after.norm(dim=1).tolist() == pytest.approx([9.0, 9.0], rel=1e-3)
+
+
+def test_only_memits_targets_are_anchored():
+    """δ* of JEEP is read on top of δ′, and PMET's stand inside a block."""
+    for name in ("jeep", "pmet"):
+        with pytest.raises(ValidationError, match="anchor"):
+            load_editor(name, SETTINGS[name] | {"anchor": True})

@@ -151,6 +151,8 @@ def test_alphaedits_presets_differ_and_a_share_replaces_the_threshold():
     assert (release.prior, release.ridge, release.null_space) == (0, 10, NullSpace(threshold=0.02))
     shared = region(preset="release", region={"null_space": {"keep": 0.7}, "ridge": 3, "prior": 3000})
     assert (shared.prior, shared.ridge, shared.null_space) == (3000, 3, NullSpace(keep=0.7))
+    beta = region(preset="release", region={"null_space": {"refresh": 1000}, "prior": 3000})
+    assert (beta.prior, beta.null_space) == (3000, NullSpace(threshold=0.02, refresh=1000)), "BetaEdit"
     with pytest.raises(ValidationError, match="AlphaEdit needs one"):
         region(region={"null_space": None})
 
