@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from jeep.common import settings
 from jeep.config import config, experiment, schema
 from jeep.data import sources
-from jeep.editors import EDITORS, jeep, load_editor_class
+from jeep.editors import EDITORS, jeep, load_editor_class, postprocess
 
 _INTRODUCTION = """# What the configuration says
 
@@ -35,6 +35,7 @@ _PARTS = (
     experiment.Grid,
     experiment.Curve,
     experiment.Large,
+    experiment.EditSequence,
     experiment.Sweep,
     experiment.Tradeoff,
     experiment.Curved,
@@ -60,11 +61,16 @@ _SOURCES = (
 _SETTINGS = (
     settings.Optimization,
     settings.Relax,
+    settings.StopRight,
     settings.Region,
+    settings.NullSpace,
     jeep.HighRegion,
     jeep.Repair,
     settings.Neighbours,
     settings.MetaTraining,
+    postprocess.Rect,
+    postprocess.Prune,
+    postprocess.Sphere,
 )
 
 

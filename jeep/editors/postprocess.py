@@ -73,6 +73,8 @@ class Prune(_Postprocess):
         """Shrink what is above s. Raises UserError for a base that would stretch it."""
         import torch
 
+        if not torch.isfinite(delta).all():  # of a model that has broken down
+            return delta
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         most = torch.linalg.matrix_norm(weight, 2)
         if values[0] <= most:

@@ -34,8 +34,8 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
             ["wo_high_delta_and_step3", "wo_low_delta_and_step2"],
             ["wo_step3", "wo_step2"],
         ],
-        "added": {"ours": [], "later": []},
-        "twins": [],
+        "added": {"ours": ["jeep-null"], "later": ["alphaedit", "rect", "prune", "ultraedit", "locft-bf"]},
+        "twins": [["jeep-null", "alphaedit", "history and null space"]],
     }
     names = {name: f"ours-{number}" for number, name in enumerate(own["low_high"][0] + own["low_high"][1])}
     names |= {"memit": "mass-editing"}

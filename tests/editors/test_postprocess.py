@@ -46,6 +46,11 @@ def test_prune_shrinks_what_is_larger_than_the_weights_own_by_hand():
     assert Prune(kind="prune").base == math.e
 
 
+def test_prune_leaves_a_change_that_has_broken_down():
+    delta = torch.tensor([[torch.inf, 1.0], [0.0, 1.0]])
+    assert torch.equal(Prune(kind="prune").applied(torch.eye(2), delta), delta)
+
+
 def test_prune_never_stretches():
     """W's largest is 1, and log₁.₂ grows faster than σ there."""
     weight, delta = torch.eye(2), torch.diag(torch.tensor([2.0, 0.5]))

@@ -172,7 +172,7 @@ def test_the_report_has_its_tables_claims_figures_and_digests(tmp_path):
     text = (tmp_path / "REPORT.md").read_text()
     assert "1 supported." in text
     assert "all 1 comparisons by Holm's method: 1 undecided." in text
-    paper, _, own = text.partition("Methods that the paper has not, corrected for their own 1 comparisons:")
+    paper, _, own = text.partition("Methods of ours, corrected for their own 1 comparisons:")
     assert "it works |" in paper
     assert "Ours" not in paper
     assert "| Ours: it works too | d | m | ours − memit |" in own
