@@ -111,7 +111,7 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
 def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
-    command = [sys.executable, "-c", LAUNCH, "--cores", "2", "results/facts/tiny/cities.jsonl"]
+    command = [sys.executable, "-c", LAUNCH, "--cores", "2", "results/quick.csv"]  # longer than a start
     options = {"cwd": folder, "env": environment(folder), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **options)
     while not list(folder.glob(".snakemake/locks/*.lock")):

@@ -55,19 +55,24 @@ def test_killed_at_five_points_it_ends_with_the_same_files(whole, done, tmp_path
     (command,) = re.findall(r"python -m jeep sequence .*--editor alphaedit.*?(?= 2> >)", shell_of(folder))
     for point in POINTS:
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=folder, env=environment(folder), stderr=subprocess.DEVNULL
+            ["bash", "-c", f"exec {command}"], cwd=folder, env=as_a_job(folder), stderr=subprocess.DEVNULL
         )
         while not (folder / RUN / point).exists():
             assert process.poll() is None, f"it has ended without {point}"
             time.sleep(0.005)
         process.kill()
         process.wait()
-    subprocess.run(["bash", "-c", command], cwd=folder, env=environment(folder), check=True, capture_output=True)
+    subprocess.run(["bash", "-c", command], cwd=folder, env=as_a_job(folder), check=True, capture_output=True)
     assert records(folder) == records(whole)
     traces = [json.loads((each / RUN / "seed0.trace.json").read_text()) for each in (folder, whole)]
     one, other = ([{**note, "seconds": 0} for note in trace] for trace in traces)
     assert one == other
     assert not list((folder / RUN).glob(".*"))
+
+
+def as_a_job(folder):
+    """With as many threads as Snakemake gives a job: the same bits."""
+    return environment(folder) | {"OMP_NUM_THREADS": "1"}
 
 
 def shell_of(folder):

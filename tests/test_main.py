@@ -100,7 +100,7 @@ def edit(files, settings, *more):
 def test_an_edit_that_cannot_be_is_one_line_and_leaves_nothing(files, monkeypatch, capsys):
     assert edit(files, {"layer": 9}) == 2
     assert "layer 9 of a model that has 4, counted from 0" in capsys.readouterr().err
-    monkeypatch.setattr("jeep.editors.ft_wd.FtWd.edit", lambda *_: {"w": torch.tensor([1.0, math.inf])})
+    monkeypatch.setattr("jeep.editors.ft_wd.FtWd.deltas", lambda *_: {"w": torch.tensor([1.0, math.inf])})
     assert edit(files, {"layer": 2}) == 2
     assert "the change of w is not finite: float32 may help" in capsys.readouterr().err
     assert not (files / "out").exists()
