@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite, UserError
 from jeep.editors import load_editor
 from jeep.editors.ft_wd import FtWd
 from jeep.learned.finetune import BlockTrainer
@@ -226,3 +226,12 @@ def test_an_end_that_the_tokenizer_does_not_have_is_refused(trained, facts, pref
     model = EditableModel(trained.network, tokenizer)
     with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
         load_editor("ft_wd", LOCFT).edit(model, Task(facts[:2], prefixes, 2048))
+
+
+def test_a_loss_that_is_not_finite_ends_it(trained, facts):
+    """The first step is far too large; the second finds a model that has broken down."""
+    editor = load_editor("ft_wd", {"layer": 2, "learning_rate": 1e20, "weight_decay": 0.0, "epochs": 2})
+    before = trained.weight(trained.parameter_name(2)).clone()
+    with pytest.raises(NotFinite, match="ft_wd: the loss is not finite"):
+        editor.edit(trained, Task(facts[:4], ["{}"], 512))
+    assert torch.equal(before, trained.weight(trained.parameter_name(2)))
