@@ -278,7 +278,8 @@ def test_what_does_not_fit_is_one_line_and_leaves_the_model_as_it_was(call, comp
 def test_an_edit_behind_which_the_model_overflows_is_refused_and_undone(model, facts, text):
     before = weights(model)
     with pytest.raises(UserError, match="the edited model answers NaN"):
-        jeep.edit(model, facts[:3], "ft-wd", settings={"learning_rate": 1e20, "weight_decay": 0.0}, text=text)
+        settings = {"learning_rate": 1e20, "weight_decay": 0.0, "epochs": 1}
+        jeep.edit(model, facts[:3], "ft-wd", settings=settings, text=text)
     assert same(before, weights(model))
     assert model.edits == []
 
