@@ -158,7 +158,7 @@ rule eigenvectors:
         mem_mb=lambda wildcards, input, attempt: needs.decomposition(os.path.getsize(input[0]), attempt),
         runtime=runtime("eigenvectors"),
     params:
-        device=lambda wildcards: CONFIG.models[wildcards.model].device.partition(":")[0].replace("balanced", "auto"),
+        device=lambda wildcards: CONFIG.models[wildcards.model].device,
         code=stage_code("prepare:eigenvectors"),
     shell:
         "python -m jeep eigenvectors --covariance {input:q} --device {params.device} --out {output:q} 2> >(tee {log:q} >&2)"

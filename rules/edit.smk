@@ -112,7 +112,7 @@ def needed_norms(wildcards):
 
 
 def norms_option(wildcards, input):
-    return options("norms", input.norms)
+    return option("norms", input.norms)
 
 
 def needed_neighbours(wildcards):

@@ -31,7 +31,7 @@ def sparing_neighbours(wildcards):
 def long_sequence_files():
     """What the target `long_sequence` makes."""
     names = ["tables/long_sequence.csv", "figures/long_sequence.pdf", "long_sequence/claims.csv"]
-    return [f"results/{name}" for name in names] if "long_sequence" in SEQUENCES else []
+    return [f"results/{name}" for name in names] if EXPERIMENT.long_sequence else []
 
 
 rule sequence:

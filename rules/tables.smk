@@ -1,7 +1,6 @@
 """The paper's tables, from results only, and the numbers behind Figures 4 and 6."""
 
 STUDY, QUICK = EXPERIMENT.case_study, EXPERIMENT.quick
-SHORT = ["sequence"] if "sequence" in EXPERIMENT.sequences else []
 TABLES = [artifact for artifact in ("table2", "table3", "table4") if PLAN.table(artifact)]
 
 
@@ -102,7 +101,8 @@ def reported_names():
 
 def table_files():
     """All tables, without their extensions."""
-    return [f"results/tables/{name}" for name in (["table1"] if STUDY else []) + TABLES + SHORT + ["costs"]]
+    names = (["table1"] if STUDY else []) + TABLES + (["sequence"] if EXPERIMENT.sequence else []) + ["costs"]
+    return [f"results/tables/{name}" for name in names]
 
 
 rule table:

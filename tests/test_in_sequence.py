@@ -129,3 +129,24 @@ def run_again(folder):
     for path in (folder / RUN).iterdir():
         path.unlink()
     return shell_of(folder)
+
+
+def test_a_norm_is_measured_on_development_facts_and_handed_on(fresh, tmp_path):
+    """NAS: the job that edits is given the one file that the job which measures writes."""
+
+    def anchored(config):
+        config["methods"]["nas"] = {"extends": "memit", "added": "later", "settings": {"anchor": True}}
+        config["datasets"]["others"] = config["datasets"]["cities"]
+        protocol = {"facts": 3, "draws": 1, "variants": 1, "finalists": 0}
+        config["tuning"] = {"datasets": {"cities": "others"}, "protocol": protocol, "space": {}}
+        grid = {"models": ["tiny"], "datasets": ["cities"], "methods": ["nas"]}
+        config["experiment"]["sequence"] = grid | {"batches": 2, "edits": 2}
+
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    write_config(folder, anchored)
+    output = snakemake(folder, "-n", "-p", "--", "results/tables/sequence.csv")[1]
+    norms = "results/norms/tiny/cities/nas/seed0.json"
+    assert f"--limit 3 --out {norms}" in output
+    assert "--facts results/facts/tiny/others.jsonl" in output
+    assert f"--norms {norms} " in output

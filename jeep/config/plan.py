@@ -73,11 +73,16 @@ class Plan:
         part = self.experiment.sequences.get(name)
         return self._runs([part]) if part else []
 
-    @property
+    @cached_property
+    def runs_at_once(self) -> list[Run]:
+        """Those of `all` and of the other targets that edit at once."""
+        return [*self.runs, *self.large_runs, *self.tradeoff_runs]
+
+    @cached_property
     def every_run(self) -> list[Run]:
-        """Those of `all` and of the other targets, at once and in sequence."""
+        """Of all targets, at once and in sequence."""
         sequences = [run for name in self.experiment.sequences for run in self.sequence_runs(name)]
-        return list(dict.fromkeys([*self.runs, *self.large_runs, *self.tradeoff_runs, *sequences]))
+        return list(dict.fromkeys([*self.runs_at_once, *sequences]))
 
     def edit_counts(self, model: str, dataset: str, method: str) -> list[int]:
         """The numbers of edits that a method is evaluated with."""
@@ -92,7 +97,7 @@ class Plan:
         """The runs of what a table or a figure compares, so that it can be made without the others."""
         return [
             run
-            for run in [*self.runs, *self.large_runs, *self.tradeoff_runs]
+            for run in self.runs_at_once
             if run.model in grid.models and run.dataset in grid.datasets and run.method in grid.methods
         ]
 

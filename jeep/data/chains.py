@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jeep.common.errors import UserError
-from jeep.common.storage import read_json, read_jsonl
+from jeep.common.storage import read_jsonl
 from jeep.data.facts import Fact, InvalidFact, list_of, text_of
+from jeep.data.formats import read_rows, rewritten
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,7 @@ def read_mquake(path: Path | str) -> list[Chain]:
 
     Raises UserError for a file that is none, on the first record that is invalid. Source: princeton-nlp/MQuAKE.
     """
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a JSON list of records, found {type(rows).__name__}")
+    rows = read_rows(Path(path), lines=False)
     return [_read(path, _mquake, row, number) for number, row in enumerate(rows)]
 
 
@@ -84,25 +83,16 @@ def _mquake(row: Mapping[str, Any]) -> Chain:
     edits = list_of(case, "requested_rewrite", row)
     return Chain(
         case,
-        tuple(_edit(f"{case}-{number}", edit) for number, edit in enumerate(edits)),
+        tuple(rewritten(edit, f"{case}-{number}", _question(edit)) for number, edit in enumerate(edits)),
         _texts(case, "questions", row),
         (text_of(case, "new_answer", row["new_answer"]), *_texts(case, "new_answer_alias", row)),
         (text_of(case, "answer", row["answer"]), *_texts(case, "answer_alias", row)),
     )
 
 
-def _edit(case: str, edit: Mapping[str, Any]) -> Fact:
-    return Fact.from_json(
-        {
-            "case_id": case,
-            "subject": edit["subject"],
-            "template": edit["prompt"],
-            "relation": edit.get("relation_id", ""),
-            "target_new": edit["target_new"]["str"],
-            "target_true": edit["target_true"]["str"],
-            "paraphrases": [edit["question"]] if edit.get("question") else [],
-        }
-    )
+def _question(edit: Mapping[str, Any]) -> list[Any]:
+    """The edit's question, where it has one."""
+    return [edit["question"]] if edit.get("question") else []
 
 
 def distinct_edits(chains: Sequence[Chain]) -> list[Fact]:

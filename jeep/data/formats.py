@@ -15,6 +15,12 @@ def _counterfact(row: dict, case_id: str) -> Fact:
     """A record of counterfact.json or multi_counterfact.json."""
     rewrite = row["requested_rewrite"]
     true = rewrite["target_true"]["str"]
+    unrelated = [{"prompt": prompt, "answer": true} for prompt in list_of(case_id, "neighborhood_prompts", row)]
+    return rewritten(rewrite, case_id, row["paraphrase_prompts"], unrelated)
+
+
+def rewritten(rewrite: Mapping[str, Any], case_id: str, paraphrases: Any, unrelated: Any = ()) -> Fact:
+    """What CounterFact calls a requested rewrite, as a fact with these prompts."""
     return Fact.from_json(
         {
             "case_id": case_id,
@@ -22,11 +28,9 @@ def _counterfact(row: dict, case_id: str) -> Fact:
             "template": rewrite["prompt"],
             "relation": rewrite.get("relation_id", ""),
             "target_new": rewrite["target_new"]["str"],
-            "target_true": true,
-            "paraphrases": row["paraphrase_prompts"],
-            "unrelated": [
-                {"prompt": prompt, "answer": true} for prompt in list_of(case_id, "neighborhood_prompts", row)
-            ],
+            "target_true": rewrite["target_true"]["str"],
+            "paraphrases": paraphrases,
+            "unrelated": unrelated,
         }
     )
 

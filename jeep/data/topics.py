@@ -9,6 +9,7 @@ from typing import Any
 from jeep.common.errors import UserError
 from jeep.common.storage import read_json, read_jsonl
 from jeep.data.facts import InvalidFact, list_of, text_of
+from jeep.data.formats import read_rows
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,8 @@ def counterfact_topics(path: Path | str) -> list[Topic]:
     Raises UserError for a file that is none, and for the first record without prompts or without the id of its new
     object, by which `snippets` has its reference texts.
     """
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a JSON list of records, found {type(rows).__name__}")
     topics = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(read_rows(Path(path), lines=False)):
         try:
             case, rewrite = _case(row, number), row["requested_rewrite"]
             prompts = tuple(text_of(case, "generation_prompts", each) for each in row["generation_prompts"])

@@ -44,11 +44,10 @@ class Editor(Strict):
     """Whether edits of several numbers of facts are one pass, which comes by all of them."""
     dtype: Dtype | None = None
     """Precision of the edit and of its evaluation. Where absent the model's, but float32 in place of float16 for a
-    method that adds up small changes or differentiates by weights (FT-WD, MEND, MALMEN,
-    ROME, UltraEdit)."""
+    method that adds up small changes or differentiates by weights (FT-WD, MEND, MALMEN, ROME,
+    UltraEdit)."""
     prefixes: tuple[PrefixKind, ...] = ("5x10",)
     """The random texts in front of prompts (p_j of Eq. 8), as so many texts of so many tokens."""
-
     postprocess: Annotated[Postprocess, Field(discriminator="kind")] | None = None
     """Later than the paper: what is made of the finished change (RECT, PRUNE, SPHERE)."""
 

@@ -48,14 +48,17 @@ class UltraEdit(Editor):
         from jeep.learned.signals import signals_by_batch
 
         answers = Answers(model, [fact.asked for fact in task.facts], min(self.layers), task.token_budget)
-        kept = None
-        if sum(map(len, answers.answers)) <= min(map(model.inputs, self.layers)):
-            kept = list(signals_by_batch(model, answers, self.layers, "answer"))
-        statistics = self._updated(model, task, kept or signals_by_batch(model, answers, self.layers, "answer"))
+
+        def batches():
+            return signals_by_batch(model, answers, self.layers, "answer")
+
+        few = sum(map(len, answers.answers)) <= min(map(model.inputs, self.layers))
+        kept = list(batches()) if few else None
+        statistics = self._updated(model, task, kept or batches())
         prior = torch.ones_like(statistics[0].count)
         shapes = [self._shape(model, layer) for layer in self.layers]
         ridges = [DualRidge(prior) if kept else PrimalRidge(d_in, d_out, prior) for d_out, d_in in shapes]
-        for batch in kept or signals_by_batch(model, answers, self.layers, "answer"):
+        for batch in kept or batches():
             for ridge, seen, signals in zip(ridges, statistics, batch, strict=True):
                 for keys, gradients in signals.chunks(signals.keys):
                     ridge.add(keys, self._shifts(seen, keys, gradients))

@@ -15,6 +15,7 @@ from jeep.common.errors import UserError
 from jeep.data.choices import Choice
 from jeep.measure.evaluate import score
 from jeep.model.editable import EditableModel
+from jeep.model.readout import SILENT
 from jeep.model.tokens import encode_pair
 
 _Prompts = dict[tuple[int, ...], dict[int, tuple[int, ...]]]
@@ -51,7 +52,7 @@ def _asked(tokenizer, question: Choice) -> _Prompts:
 
 def _row(question: Choice, sums: np.ndarray) -> tuple[int, float, float, float]:
     if np.isnan(sums).any():
-        raise UserError(f"{question.text[-40:]!r}: the model answers NaN: its weights, or what was written, overflow")
+        raise UserError(f"{question.text[-40:]!r}: {SILENT}")
     chosen = int(sums.argmax())
     by_length = int((sums / [len(choice) for choice in question.choices]).argmax())
     best_other = np.delete(sums, question.label).max()

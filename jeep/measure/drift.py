@@ -21,8 +21,8 @@ from jeep.common.settings import Sample
 from jeep.data.corpus import held_out_texts, sampled_texts
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.readout import read_out
-from jeep.model.texts import sequences, windows
+from jeep.model.readout import SILENT, read_out
+from jeep.model.windows import sequences, windows
 
 LENGTH = 512
 """Tokens of a window; so long is the stride, too."""
@@ -106,7 +106,7 @@ def _losses(logits: Float[Tensor, "r vocabulary"], wanted: Tensor) -> Float[Tens
 
 def _require_numbers(losses: Tensor) -> None:
     if losses.isnan().any():
-        raise UserError("held-out text: the model answers NaN: its weights, or what was written, overflow")
+        raise UserError(f"held-out text: {SILENT}")
 
 
 @torch.no_grad()

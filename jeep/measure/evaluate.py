@@ -18,7 +18,7 @@ from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.readout import read_out
+from jeep.model.readout import SILENT, read_out
 from jeep.model.tokens import encode_answers
 
 
@@ -169,7 +169,7 @@ def evaluate(
         means = [float(answer.log_probabilities.mean()) for answer in scored]
         silent = any(map(math.isnan, means))
         if silent and not broken:
-            raise UserError(f"record {item.case_id}: the model answers NaN: its weights, or what was written, overflow")
+            raise UserError(f"record {item.case_id}: {SILENT}")
         if metrics == "counterfact":
             new, true = means
             value = float(true > new if item.metric == "LS" else new > true)

@@ -17,7 +17,7 @@ from jeep.common.errors import UserError
 from jeep.model.attention import Context, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
-from jeep.model.readout import read_out
+from jeep.model.readout import SILENT, read_out
 from jeep.model.segments import each_place_once, rows_of_indices
 
 Choose = Callable[[Float[Tensor, "r vocabulary"], Int[Tensor, " r"], int], Int[Tensor, " r"]]
@@ -96,7 +96,7 @@ def _next_tokens(
 
     tokens, broken = read_out(model, states, measure)
     if broken.any():
-        raise UserError("the model answers NaN: its weights, or what was written, overflow")
+        raise UserError(SILENT)
     return tokens.tolist()
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from jeep.model.editable import EditableModel
 
+SILENT = "the model answers NaN: its weights, or what was written, overflow"
+"""What is said of a model whose answers cannot be read."""
 _ROWS = 256
 """Rows of vocabulary size that are held at once."""
 

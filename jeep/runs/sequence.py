@@ -110,8 +110,7 @@ class SequenceRun:
         try:
             yield originals
         finally:
-            for name, value in originals.items():
-                self.model.weight(name).copy_(value)
+            self._restore(originals)
 
     # One batch
 
@@ -177,8 +176,12 @@ class SequenceRun:
     @cached_property
     def _editor(self) -> Editor:
         """The method, without what it makes of the change of all batches together."""
-        whole = self.method.postprocess is not None and self.method.postprocess.whole
-        return self.method.model_copy(update={"postprocess": None}) if whole else self.method
+        return self.method.model_copy(update={"postprocess": None}) if self._whole else self.method
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the method makes something of the change of all batches together."""
+        return self.method is not None and self.method.postprocess is not None and self.method.postprocess.whole
 
     # All batches so far
 
@@ -186,11 +189,9 @@ class SequenceRun:
         """The change of all batches so far, float32 on the CPU, as it is measured; `trace` is told how it is made."""
         weight = self.model.weight
         total = {name: weight(name).float().cpu() - value.float().cpu() for name, value in originals.items()}
-        if self.method is None or self._editor is self.method:
+        if not self._whole:
             return total
-        with self.model.scratch(list(originals)):
-            for name, value in originals.items():
-                weight(name).copy_(value)
+        with self._unedited(originals):
             return self.method.finished(self.model, total, replace(self.task, trace=[] if trace is None else trace))
 
     def _measured(self, count: int, originals: dict[str, Tensor]) -> pd.DataFrame:
@@ -207,15 +208,24 @@ class SequenceRun:
     @contextmanager
     def _as_measured(self, originals: dict[str, Tensor]) -> Iterator[None]:
         """With what the method makes of all batches together in place of their plain sum."""
-        if self.method is None or self._editor is self.method:
+        if not self._whole:
             yield
             return
         finished = self._changes(originals)
-        with self.model.scratch(list(originals)):
-            for name, value in originals.items():
-                self.model.weight(name).copy_(value)
+        with self._unedited(originals):
             self.model.add_(finished)
             yield
+
+    @contextmanager
+    def _unedited(self, originals: dict[str, Tensor]) -> Iterator[None]:
+        """The model as it was at first, for the length of a block."""
+        with self.model.scratch(list(originals)):
+            self._restore(originals)
+            yield
+
+    def _restore(self, weights: dict[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self.model.weight(name).copy_(value)
 
     # What a killed run goes on from
 
@@ -251,7 +261,6 @@ class SequenceRun:
         for name, value in tensors.items():
             part, _, name = name.partition("/")
             getattr(state, part)[name] = value
-        for name, value in state.weights.items():
-            originals[name] = self.model.weight(name).clone()
-            self.model.weight(name).copy_(value)
+        originals |= {name: self.model.weight(name).clone() for name in state.weights}
+        self._restore(state.weights)
         return state

@@ -17,18 +17,24 @@ from jeep.stages.options import (
     Covariances,
     Csv,
     EditorName,
+    Eigenvectors,
     Facts,
     Files,
+    HyperNetworkFile,
     Json,
     Limit,
     Many,
     Measure,
     NeighbourFiles,
+    Neighbours,
+    Norms,
     Out,
     Prefixes,
+    RunColumns,
     Seed,
     Settings,
     Shard,
+    Solver,
     Words,
 )
 
@@ -96,16 +102,16 @@ def edit(
     prefixes: Prefixes,
     targets: Files = (),
     covariance: Covariances = (),
-    eigenvectors: Files = (),
-    norms: Path | None = None,
-    neighbours: Path | None = None,
-    hypernetwork: Path | None = None,
+    eigenvectors: Eigenvectors = (),
+    norms: Norms = None,
+    neighbours: Neighbours = None,
+    hypernetwork: HyperNetworkFile = None,
     editor: EditorName,
     settings: Settings,
     edits: Counts = (),
-    solver: str | None = None,
+    solver: Solver = None,
     metrics: Metrics | None = None,
-    run_columns: Json | None = None,
+    run_columns: RunColumns = None,
     records: Path | None = None,
     seconds: Path | None = None,
     out: Out,
@@ -115,21 +121,13 @@ def edit(
     Args:
         targets: all shards of the target vectors
         covariance: of every layer that is edited
-        eigenvectors: of those covariances in whose null space something is written (default: found here)
-        norms: of target vectors, as the stage `target-norms` wrote them
-        neighbours: subjects of neighbours, as the stage `neighbours` wrote them
-        hypernetwork: the editor's trained hyper-network
         edits: for each, write the first N facts alone; their change is N.safetensors (default: all)
-        solver: device of the normal equations (default: the model's)
         metrics: how each edit is measured (default: not at all)
-        run_columns: columns of the results that name the run, as JSON
         records: where the results per record go
         seconds: where it is kept how long loading and each edit took, for the table of costs
         out: a folder for the changes
     """
     import time
-
-    import torch
 
     from jeep.common.errors import UserError
     from jeep.common.provenance import code_digest
@@ -137,13 +135,10 @@ def edit(
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
-    from jeep.model.files import read_of
     from jeep.model.progress import fingerprint
     from jeep.runs.at_once import Run, write_records
+    from jeep.runs.given import Given, stamps
     from jeep.vectors.files import read_targets
-    from jeep.vectors.task import Task
-    from jeep.writing.covariance import read_covariances
-    from jeep.writing.null_space import read_eigenvectors
 
     if bool(records) != bool(metrics):
         raise UserError("an edit is measured with both --metrics and --records, or not at all")
@@ -154,23 +149,8 @@ def edit(
     counts = sorted(set(edits)) or [len(chosen)]
     chosen = chosen[: counts[-1]]
     vectors = read_targets(targets, model, method.target_spec, chosen) if method.target_spec else None
-    network = read_of(model.identity, hypernetwork)[0] if hypernetwork else {}
-    network.pop("losses", None)  # for the figure of the training
-    task = Task(
-        chosen,
-        read_json(prefixes),
-        checkpoint.token_budget,
-        covariance=read_covariances(covariance, model),
-        eigenvectors=read_eigenvectors(eigenvectors, model),
-        norms=read_json(norms) if norms else (),
-        neighbours=read_json(neighbours) if neighbours else {},
-        hypernetwork=network,
-        solver=torch.device(solver) if solver else None,
-    )
-    read = [
-        (path.name, path.stat().st_mtime_ns)
-        for path in (*targets, *covariance, *eigenvectors, *filter(None, [norms, neighbours, hypernetwork]))
-    ]
+    given = Given(covariance, eigenvectors, norms, neighbours, hypernetwork, solver)
+    task = given.task(model, chosen, read_json(prefixes), checkpoint.token_budget)
     code = code_digest("jeep.stages.edit:edit", f"jeep.editors.{editor}")
     run = Run(
         model,
@@ -180,7 +160,7 @@ def edit(
         metrics,
         out,
         {"editor": editor, "settings": settings},
-        fingerprint(model, method, chosen, task.prefixes, metrics, read, code),
+        fingerprint(model, method, chosen, task.prefixes, metrics, stamps([*targets, *given.files]), code),
     )
     loading = time.monotonic() - started
     results, took = run.make()
@@ -213,7 +193,7 @@ def evaluate(
     metrics: Measure,
     deltas: Files = (),
     edits: Counts = (),
-    run_columns: Json | None = None,
+    run_columns: RunColumns = None,
     out: Out,
 ) -> None:
     """Measure efficacy, generalization and locality after each of several edits, or without any.
@@ -221,7 +201,6 @@ def evaluate(
     Args:
         deltas: edits, each applied alone (default: the unedited model)
         edits: for each, measure the first N facts (default: all)
-        run_columns: columns that name the run, as JSON
     """
     from jeep.common.errors import UserError
     from jeep.data.facts import load_facts

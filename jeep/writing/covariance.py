@@ -22,7 +22,7 @@ from jeep.model.editable import EditableModel
 from jeep.model.files import read_of, write_of
 from jeep.model.hooks import record_input
 from jeep.model.progress import Progress, fingerprint
-from jeep.model.texts import sequences
+from jeep.model.windows import sequences
 
 _BATCHES = 16
 """Full batches between two places where a pass can go on."""

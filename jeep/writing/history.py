@@ -13,7 +13,7 @@ from jeep.common.settings import Placement, Where, place_name
 from jeep.model.editable import EditableModel
 from jeep.vectors.task import Task
 from jeep.writing.null_space import Eigenvectors, basis_name
-from jeep.writing.walk import LayerWalk, Pool, prompts_of, reach_of
+from jeep.writing.walk import LayerWalk, Pool, prompts_of, reach_of, steps_of
 
 _FACTS = "facts"
 
@@ -46,7 +46,7 @@ def remembered(model: EditableModel, task: Task, placements: Sequence[Placement]
     facts = before + len(task.facts)
     memory = {**task.memory, _FACTS: torch.tensor(facts)}
     walk = LayerWalk(model, prompts_of(model, task.facts, task.prefixes, reach_of(placements)), task.token_budget)
-    for placement, layer in sorted(((p, layer) for p in keep for layer in p.layers), key=lambda step: step[1]):
+    for placement, layer in steps_of(keep):
         walk.advance(layer)
         where = (layer, placement.edited)
         keys = walk.pooled_keys(placement.position, placement.edited, pool)

@@ -15,7 +15,7 @@ from jeep.writing.history import history_of
 from jeep.writing.neighbourhood import Neighbourhood, require_neighbours
 from jeep.writing.null_space import null_space
 from jeep.writing.solve import closed_form_update
-from jeep.writing.walk import LayerWalk, Pool, prompts_of, reach_of
+from jeep.writing.walk import LayerWalk, Pool, prompts_of, reach_of, steps_of
 
 
 @torch.no_grad()
@@ -37,8 +37,7 @@ def write_regions(
     beside = Neighbourhood(model, task, reach) if task.neighbours else None
     goals = torch.stack([target.values for target in task.targets], 2)  # (sites, d, m)
     settled = torch.tensor([fact.case_id in task.settled for fact in task.facts])
-    steps = [(placement, layer) for placement in placements for layer in placement.layers]
-    steps.sort(key=lambda step: step[1])
+    steps = steps_of(placements)
     deltas: dict[str, Tensor] = {}
     solver = task.solver or model.device
 

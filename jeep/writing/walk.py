@@ -1,6 +1,6 @@
 """The states of many prompts, layer by layer, while layers below them are written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -121,6 +121,11 @@ def reach_of(placements: Sequence[Placement]) -> Position:
     """The last position that the regions read."""
     behind_subject = any(placement.position == "prediction" for placement in placements)
     return "prediction" if behind_subject else "subject_last"
+
+
+def steps_of(placements: Iterable[Placement]) -> list[tuple[Placement, int]]:
+    """The layers of regions in the order they are written, each with its region's placement."""
+    return sorted(((placement, layer) for placement in placements for layer in placement.layers), key=lambda s: s[1])
 
 
 def prompts_of(

@@ -3,7 +3,7 @@
 import pytest
 
 from jeep.common.errors import UserError
-from jeep.model.texts import windows
+from jeep.model.windows import windows
 
 TEXTS = ["Paris is a city in France.", "Rome.", "The city of Nice lies in France. It is old.", "Bonn is a city."]
 
