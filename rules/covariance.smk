@@ -60,11 +60,16 @@ def missing_places(model):
 MISSING = {model: missing_places(model) for model in CONFIG.models}
 
 
-def sample_options(model):
-    """As `model_options`, in the precision of the statistics, and how much text."""
+def sample_sizes(model):
+    """How much text, and which."""
     entry = CONFIG.statistics_of(model)
     sizes = [option(name, getattr(entry, name)) for name in ("articles", "tokens", "length")]
-    return " ".join([run_options(model, entry.dtype), *filter(None, sizes), f"--seed {CONFIG.seeds[0]}"])
+    return " ".join([*filter(None, sizes), f"--seed {CONFIG.seeds[0]}"])
+
+
+def sample_options(model):
+    """As `model_options`, in the precision of the statistics, and how much text."""
+    return f"{run_options(model, CONFIG.statistics_of(model).dtype)} {sample_sizes(model)}"
 
 
 def places_option(model):

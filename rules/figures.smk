@@ -78,7 +78,7 @@ def figure_files():
     names += ["figure3"] if procedure_run() else []
     names += ["training"] if PLAN.trained else []
     names += ["leak"] if LEAKING else []
-    names += ["sequence"] if EXPERIMENT.sequence else []
+    names += [name for name in ("damage", "sequence") if getattr(EXPERIMENT, name)]
     return [*(f"results/figures/{name}" for name in sorted(names)), *probe_figures()]
 
 

@@ -70,6 +70,7 @@ rule claims:
     input:
         records="results/records.parquet",
         sequence=sequence_runs("sequence", SEQUENCE),
+        damage=damage_files(),
         contrasts=probe_results("contrast"),
         words=probe_results("words"),
     output:
@@ -90,13 +91,14 @@ rule claims:
         grids=claim_grids(),
         roles=json.dumps(PLAN.roles(EXPERIMENT, EXPERIMENT.ablations, EXPERIMENT.curve, EXPERIMENT.sequence)),
         sequence=lambda wildcards, input: options("sequence", input.sequence),
+        damage=lambda wildcards, input: options("damage", input.damage),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),
         models=PROBE.models if PROBE else [],
         edits=option("edits", EXPERIMENT.edits),
         seed=CONFIG.seeds[0],
         code=stage_code("results:claims"),
     shell:
-        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q} {params.sequence}"
+        "python -m jeep claims --records {input.records:q} {params.edits} --grids {params.grids:q} --roles {params.roles:q} --sweep {params.sweep:q} {params.sequence} {params.damage}"
         " --models {params.models:q} --contrasts {input.contrasts:q} --words {input.words:q}"
         " --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
@@ -105,6 +107,7 @@ use rule claims as large_claims with:
     input:
         records=records_of(PLAN.large_runs),
         sequence=[],
+        damage=[],
         contrasts=[],
         words=[],
     output:
@@ -119,6 +122,7 @@ use rule claims as large_claims with:
         grids=large_grids(),
         roles=json.dumps(PLAN.roles(LARGE)),
         sequence="",
+        damage="",
         sweep="{}",
         models=[],
         edits="",
@@ -130,6 +134,7 @@ use rule claims as long_sequence_claims with:
     input:
         records=sequence_runs("long_sequence", SEQUENCE),
         sequence=sequence_runs("long_sequence", SEQUENCE),
+        damage=[],
         contrasts=[],
         words=[],
     output:
@@ -145,6 +150,7 @@ use rule claims as long_sequence_claims with:
         roles=json.dumps(PLAN.roles(EXPERIMENT.long_sequence)),
         sweep="{}",
         sequence=lambda wildcards, input: options("sequence", input.sequence),
+        damage="",
         models=[],
         edits="",
         seed=CONFIG.seeds[0],

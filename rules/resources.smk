@@ -49,6 +49,8 @@ localrules:
     claims,
     large_claims,
     long_sequence_claims,
+    damage_table,
+    damage_figure,
     sequence_table,
     sequence_figure,
     series_figure,

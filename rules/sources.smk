@@ -4,8 +4,38 @@ What is downloaded depends on its source alone: a change of the code downloads n
 """
 
 TRAINED = [name for name, model in CONFIG.models.items() if model.source.kind == "trained"]
-DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.source.kind == "url"]
 PACKAGES = {name: f"results/packages/{name}.whl" for name in (CONFIG.demo.packages if CONFIG.demo else {})}
+
+
+def other_sources():
+    """Of files that are no facts: topics, references and chains of data sets, and tasks, by name."""
+    found = {f"task.{name}": source for name, source in (EXPERIMENT.damage.tasks if EXPERIMENT.damage else {}).items()}
+    for name, dataset in CONFIG.datasets.items():
+        parts = {f"{name}.{part}": getattr(dataset, part) for part in ("topics", "references", "chains")}
+        found |= {part: source for part, source in parts.items() if source}
+    return found
+
+
+OTHERS = other_sources()
+DOWNLOADED = {
+    name: source
+    for name, source in [*((name, dataset.source) for name, dataset in CONFIG.datasets.items()), *OTHERS.items()]
+    if source.kind == "url"
+}
+
+
+def other_input(name):
+    """What one of them is read from, for the DAG."""
+    source = OTHERS[name]
+    if source.kind == "demo-file":
+        return "results/demo"
+    return str(source.path) if source.kind == "path" else f"results/downloads/{name}"
+
+
+def other_file(name):
+    """The very file: the demo is a folder of several."""
+    source = OTHERS[name]
+    return f"results/demo/{source.file}" if source.kind == "demo-file" else other_input(name)
 
 
 def checkpoint_files(source):
@@ -27,8 +57,8 @@ def package_source(wildcards):
     return source_json(CONFIG.demo.packages[wildcards.package])
 
 
-def dataset_source(wildcards):
-    return source_json(CONFIG.datasets[wildcards.dataset].source)
+def download_source(wildcards):
+    return source_json(DOWNLOADED[wildcards.file])
 
 
 rule fetch_model:
@@ -113,15 +143,15 @@ rule fetch_file:
 
 use rule fetch_file as fetch_dataset with:
     output:
-        "results/downloads/{dataset}",
+        "results/downloads/{file}",
     log:
-        "logs/fetch_dataset/{dataset}.log",
+        "logs/fetch_dataset/{file}.log",
     benchmark:
-        "results/benchmarks/fetch_dataset/{dataset}.tsv"
+        "results/benchmarks/fetch_dataset/{file}.tsv"
     wildcard_constraints:
-        dataset=alternatives(DOWNLOADED),
+        file=alternatives(DOWNLOADED),
     params:
-        source=dataset_source,
+        source=download_source,
 
 
 rule demo_facts:

@@ -101,7 +101,8 @@ def reported_names():
 
 def table_files():
     """All tables, without their extensions."""
-    names = (["table1"] if STUDY else []) + TABLES + (["sequence"] if EXPERIMENT.sequence else []) + ["costs"]
+    more = [name for name in ("damage", "sequence") if getattr(EXPERIMENT, name)]
+    names = (["table1"] if STUDY else []) + TABLES + more + ["costs"]
     return [f"results/tables/{name}" for name in names]
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jeep.api.damage import Tasks, damage_of
 from jeep.api.defaults import usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
-from jeep.api.statistics import covariances_for
+from jeep.api.statistics import covariances_for, sample_of
 from jeep.common.errors import UserError
 from jeep.common.settings import merge, require_layers
 from jeep.common.storage import atomic, write_json
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from jeep.common.settings import Sample
     from jeep.data.facts import Fact
     from jeep.data.formats import Format
     from jeep.editors.base import Editor
@@ -58,8 +60,12 @@ class Edit:
     refused: list[dict[str, str]]
     """Records that could not be used, with reasons."""
     seconds: float
+    sample: Sample | None = None
+    """The text that its covariances are of."""
     trace: list[dict[str, Any]] = field(default_factory=list)
     """Of each written layer: its relative change, the residuals before and after; what reached neighbours."""
+    damaged: pd.DataFrame | None = field(default=None, repr=False)
+    """What `damage` found, once it was asked."""
     _scratch: ExitStack | None = field(default=None, repr=False)
     """Gives the parameters back; there while the edit is in force."""
 
@@ -97,6 +103,29 @@ class Edit:
     def __exit__(self, *error: object) -> None:
         self.undo()
 
+    def damage(
+        self,
+        text: str | Path | Iterable[str] | None = None,
+        *,
+        tokens: int = 10_000,
+        tasks: Tasks | None = None,
+        facts: int = 100,
+        token_budget: int = 2048,
+    ) -> pd.DataFrame:
+        """What else the edit changes, held against the model without it; the page of `report` shows it then.
+
+        A row for each metric: units, before, after, difference and the ends of its 95 % interval, paired over units.
+        perplexity (difference in percent), nll and kl (nats a token) are of `tokens` of `text`, a file or texts that
+        the covariances have not read; by default of what they have left of theirs. ES_g, GS_g and LS_g (percent) are
+        of free answers to the prompts of the first `facts`: the new answer and nothing else, or, for unrelated
+        prompts, the same text as before; ES_p and GS_p: beginning with the new answer. `tasks` are further multiple
+        choice (percent right), by name: files of JSON lines {text, choices, label}, or questions.
+
+        Raises UserError while a later edit is in force, and for text too short for a window.
+        """
+        self.damaged = damage_of(self, text, tokens, tasks or {}, facts, token_budget)
+        return self.damaged
+
     def report(self, path: str | Path) -> Path:
         """A page of HTML: every prompt before and after, what did not take and why, the settings."""
         text = render(
@@ -106,6 +135,7 @@ class Edit:
             summary=str(self),
             kinds={"edited": "Edited facts", "paraphrase": "Paraphrases", "unrelated": "Unrelated prompts"},
             outcome=self.outcome.to_dict("records"),
+            damaged=[] if self.damaged is None else self.damaged.to_dict("records"),
             refused=self.refused,
             method=self.method,
             changed=sorted(self.deltas),
@@ -184,7 +214,8 @@ def edit(
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
     task = replace(_task(chosen, targets, prefixes, covariance, token_budget), neighbours=subjects)
     deltas = editor.edit(model, task)
-    done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0, task.trace).apply()
+    sample = sample_of(model, editor.covariances, text, tokens)
+    done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0, sample, task.trace).apply()
     after = answered(model, prompts, token_budget)
     if not np.isfinite(after[0]).all():
         done.undo()

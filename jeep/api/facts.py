@@ -20,7 +20,7 @@ Facts = str | Path | Fact | pd.DataFrame | Iterable[Fact | Mapping[str, Any]]
 def _form(row: Mapping[str, Any]) -> Format:
     """The format of a record, by its fields."""
     if "requested_rewrite" in row:
-        return "counterfact"
+        return "mquake" if isinstance(row["requested_rewrite"], list) else "counterfact"
     if "src" in row:
         return "zsre"
     return "jsonl" if "template" in row else "easyedit"

@@ -50,17 +50,25 @@ def covariances_for(
     `text` is a file (of JSON lines with a field `text`, or plain lines), some texts, or None: leads of Wikipedia.
     `tokens` are by default ten for each input of the widest of the W_O.
     """
-    if not places:
+    sample = sample_of(model, places, text, tokens)
+    if sample is None:
         return {}
-    corpus = _corpus(text)
-    sample = Sample(
-        corpus,
+    content = (sha256(sample.corpus), sample.tokens, sample.length, code_digest("jeep.writing.covariance"))
+    with _without_edits(model):
+        return _kept(model, places, sample, content, token_budget)
+
+
+def sample_of(
+    model: EditableModel, places: Sequence[Where], text: str | Path | Iterable[str] | None, tokens: int | None
+) -> Sample | None:
+    """What `covariances_for` reads, given the same; None where no covariance is needed."""
+    if not places:
+        return None
+    return Sample(
+        corpus_of(text),
         tokens=tokens or TOKENS_PER_INPUT * max(model.inputs(*place) for place in places),
         length=min(_LENGTH, model.positions),
     )
-    content = (sha256(corpus), sample.tokens, sample.length, code_digest("jeep.writing.covariance"))
-    with _without_edits(model):
-        return _kept(model, places, sample, content, token_budget)
 
 
 def _kept(
@@ -91,8 +99,8 @@ def _without_edits(model: EditableModel) -> Iterator[None]:
             each.apply()
 
 
-def _corpus(text: str | Path | Iterable[str] | None) -> Path:
-    """A text as a file of JSON lines."""
+def corpus_of(text: str | Path | Iterable[str] | None) -> Path:
+    """A text as a file of JSON lines; of None, leads of Wikipedia."""
     folder = cached_assets_path("jeep", "texts")
     if text is None:
         path = folder / f"{WIKIPEDIA.package}-{WIKIPEDIA.version}.jsonl"

@@ -217,6 +217,23 @@ class Sample:
     """seed of the draw"""
 
 
+class Amounts(Strict):
+    """How much is asked to see what else an edit changes: each half-width shrinks with the root of it."""
+
+    facts: PositiveInt = 200
+    """The first edited ones are answered freely."""
+    texts: PositiveInt = 100
+    """Of the edited facts that have topics; each is several texts of 100 tokens."""
+    tokens: PositiveInt = 50_000
+    """Of held-out text."""
+    window: PositiveInt = 512
+    """Tokens that are read together; the first of them is not scored."""
+    questions: PositiveInt = 500
+    """Of each task."""
+    chains: PositiveInt = 300
+    """Of those whose facts are edited."""
+
+
 class Protocol(Strict):
     """How settings are searched on development facts: the same for every method and model."""
 

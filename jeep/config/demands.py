@@ -24,6 +24,7 @@ MINUTES = {
     "sequence": PASS_OVER_TEXT,
     "eigenvectors": SHORT,
     "evaluate": LONG,
+    "damage": LONG,
     "prefixes": SHORT,
     "apply_edit": SHORT,
     "probe_contrast": SHORT,
@@ -61,6 +62,12 @@ class Demands:
         facts = max(self.plan.edit_counts(model, dataset, method))
         dtype = self.plan.precision(model, dataset, method)
         return needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, len(editor.covariances))
+
+    def damage(self, sizes: Sizes, model: str, dataset: str, seed: str) -> float:
+        """The model in the widest of its methods' precisions, and what it answers without an edit."""
+        runs = self.plan.damage_runs[model, dataset, int(seed)]
+        used = {self.plan.precision(model, dataset, run.method) for run in runs}
+        return max(needs.running(sizes, dtype) for dtype in used)
 
     def sequence(self, sizes: Sizes, model: str, dataset: str, method: str, part: str) -> float:
         """A sequence of edits: one batch, and what goes from batch to batch."""
@@ -115,6 +122,7 @@ class Demands:
                 ],
                 "edit": [self.edit(its, *cell) for cell in edited],
                 "evaluate": [self.run(its, *cell) for cell in cells if cell[2] == UNEDITED],
+                "damage": [self.damage(its, *where) for where in self.plan.damage_runs if where[0] == model],
                 "apply_edit": [self.run(its, *cell) for cell in edited],
             }
             yield from ((model, rule, max(held)) for rule, held in found.items() if held)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jeep.common.settings import Strict, with_value
-from jeep.config.schema import Method, Name
+from jeep.common.settings import Amounts, Strict, with_value
+from jeep.config.schema import Method, Name, Other
 
 
 class Grid(Strict):
@@ -73,6 +73,20 @@ class EditSequence(Grid):
     def facts(self) -> int:
         """Of all batches."""
         return self.batches * self.edits
+
+
+class Damage(Grid):
+    """What else the edits change: free answers, texts, held-out text, small tasks, questions that follow from edits."""
+
+    numbers: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    """Numbers of facts edited at once; the experiment's where absent."""
+    tasks: dict[Name, Other] = Field(default_factory=dict)
+    """Multiple choice, by name: JSON lines of text, choices and label."""
+    amounts: Amounts = Amounts()
+
+    def counts(self, dataset: str, edits: int) -> list[int]:
+        """Of every data set the same."""
+        return sorted(set(self.numbers or [edits]))
 
 
 class Sweep(Curved):
@@ -161,6 +175,8 @@ class Experiment(Grid):
     """The target `quick`; of runs that the experiment has."""
     large: Large | None = None
     tradeoff: Tradeoff | None = None
+    damage: Damage | None = None
+    """The table and the figure of what else the edits change."""
     sequence: EditSequence | None = None
     """A short one, part of `all`."""
     long_sequence: EditSequence | None = None
@@ -194,6 +210,7 @@ class Experiment(Grid):
             "experiment.ablations": self.ablations,
             "experiment.curve": self.curve,
             "experiment.sweep": self.sweep.grid if self.sweep else None,
+            "experiment.damage": self.damage,
             "experiment.large": self.large,
             "experiment.tradeoff": self.tradeoff.grid if self.tradeoff else None,
         }

@@ -68,6 +68,15 @@ class Plan:
         """Every run of the target `tradeoff`."""
         return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
+    @cached_property
+    def damage_runs(self) -> dict[tuple[str, str, int], list[Run]]:
+        """The edited runs that are asked what else they change, by model, data set and seed."""
+        found: dict[tuple[str, str, int], list[Run]] = {}
+        for run in self._runs([self.experiment.damage] if self.experiment.damage else []):
+            if run.method != UNEDITED:
+                found.setdefault((run.model, run.dataset, run.seed), []).append(run)
+        return found
+
     def sequence_runs(self, name: str) -> list[Run]:
         """The sequences of edits of one part of the experiment; of the unedited model too, measured in the same way."""
         part = self.experiment.sequences.get(name)

@@ -8,6 +8,7 @@ from jeep.common.devices import cards, is_balanced
 from jeep.common.settings import Device, Dtype, Metrics, Protocol, Strict
 from jeep.data.formats import Format
 from jeep.data.sources import (
+    DemoFileSource,
     DemoSource,
     HubSource,
     KnowledgeBaseSource,
@@ -44,6 +45,10 @@ class Model(Strict):
         return self
 
 
+Other = Annotated[DemoFileSource | UrlSource | PathSource, Field(discriminator="kind")]
+"""Where a file comes from that is no file of facts."""
+
+
 class NeighbourPool(Strict):
     """Where subjects come from that a data set's relations are asked about beside the edited ones."""
 
@@ -70,6 +75,13 @@ class Dataset(Strict):
     """A data set whose overrides of methods hold here too, such as a smaller part of the same facts."""
     neighbours: NeighbourPool | None = None
     """Every edit of a region says how much of it reaches neighbours, and may spare them."""
+    topics: Other | None = None
+    """What models write about the facts' subjects: original records of CounterFact (`generation_prompts`), or JSON
+    lines."""
+    references: Other | None = None
+    """Texts that these are compared with: MEMIT's attribute_snippets.json, or JSON lines."""
+    chains: Other | None = None
+    """Questions that follow from edits: a file of MQuAKE, or JSON lines."""
     label: str | None = None
     """Name in tables and figures."""
     reported: str | None = None

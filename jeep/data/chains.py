@@ -8,7 +8,7 @@ from typing import Any
 from jeep.common.errors import UserError
 from jeep.common.storage import read_jsonl
 from jeep.data.facts import Fact, InvalidFact, list_of, text_of
-from jeep.data.formats import read_rows, rewritten
+from jeep.data.formats import has_field, mquake_edit, read_rows
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,13 @@ def _texts(case: str, name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(text_of(case, name, each) for each in list_of(case, name, row))
 
 
+def read_chains(path: Path | str) -> list[Chain]:
+    """Chains of a file of MQuAKE, or of the project's own JSON lines. Raises UserError on the first that is invalid."""
+    return read_mquake(path) if has_field(path, "requested_rewrite") else load_chains(path)
+
+
 def load_chains(path: Path | str) -> list[Chain]:
-    """Chains of JSON lines that an earlier stage wrote. Raises UserError on the first that is invalid."""
+    """Chains of the project's own JSON lines. Raises UserError on the first that is invalid."""
     return [_read(path, Chain.from_json, row, number) for number, row in enumerate(read_jsonl(path))]
 
 
@@ -83,16 +88,11 @@ def _mquake(row: Mapping[str, Any]) -> Chain:
     edits = list_of(case, "requested_rewrite", row)
     return Chain(
         case,
-        tuple(rewritten(edit, f"{case}-{number}", _question(edit)) for number, edit in enumerate(edits)),
+        tuple(mquake_edit(edit, f"{case}-{number}") for number, edit in enumerate(edits)),
         _texts(case, "questions", row),
         (text_of(case, "new_answer", row["new_answer"]), *_texts(case, "new_answer_alias", row)),
         (text_of(case, "answer", row["answer"]), *_texts(case, "answer_alias", row)),
     )
-
-
-def _question(edit: Mapping[str, Any]) -> list[Any]:
-    """The edit's question, where it has one."""
-    return [edit["question"]] if edit.get("question") else []
 
 
 def distinct_edits(chains: Sequence[Chain]) -> list[Fact]:

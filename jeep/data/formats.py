@@ -108,16 +108,22 @@ def _easyedit(row: dict, case_id: str) -> Fact:
     )
 
 
+def mquake_edit(edit: Mapping[str, Any], case_id: str) -> Fact:
+    """One of the edits that a record of MQuAKE takes; its question, where it has one, is the paraphrase."""
+    return rewritten(edit, case_id, [edit["question"]] if edit.get("question") else [])
+
+
 def _own(row: dict, case_id: str) -> Fact:
     """A record in the project's own schema."""
     return Fact.from_json({"case_id": case_id} | row)
 
 
-Format = Literal["counterfact", "zsre", "easyedit", "jsonl"]
+Format = Literal["counterfact", "zsre", "easyedit", "mquake", "jsonl"]
 _READERS: dict[str, Callable[[dict, str], Fact]] = {
     "counterfact": _counterfact,
     "zsre": _zsre,
     "easyedit": _easyedit,
+    "mquake": mquake_edit,
     "jsonl": _own,
 }
 
@@ -133,6 +139,26 @@ def read_rows(path: Path, *, lines: bool) -> Iterator[dict]:
     yield from rows
 
 
+def has_field(path: Path | str, name: str) -> bool:
+    """Whether the first record of a file, a JSON list or JSON lines, has a field. Raises UserError without a file."""
+    return name in (next(read_jsonl(path), None) or ())
+
+
+def _single(rows: Iterable[Any]) -> Iterator[Any]:
+    """The edits of MQuAKE's records, each once, with what names each; what is no such record, as it is."""
+    seen = set()
+    for number, row in enumerate(rows):
+        edits = row.get("requested_rewrite") if isinstance(row, Mapping) else None
+        if not isinstance(edits, list):
+            yield row
+            continue
+        for place, edit in enumerate(edits):
+            content = repr([edit.get(name) for name in ("prompt", "subject", "target_new")])
+            if content not in seen:
+                seen.add(content)
+                yield {**edit, "case_id": f"{row.get('case_id', number)}-{place}"}
+
+
 def read_facts(path: Path | str, form: Format) -> Iterator[Fact | InvalidFact]:
     """Yield each record of a file as a Fact, or as the InvalidFact that says why it cannot be used.
 
@@ -143,7 +169,7 @@ def read_facts(path: Path | str, form: Format) -> Iterator[Fact | InvalidFact]:
 
 def parse_facts(rows: Iterable[dict], form: Format) -> Iterator[Fact | InvalidFact]:
     """As `read_facts`, of rows that are read already."""
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_single(rows) if form == "mquake" else rows):
         case_id = str(row.get("case_id", number)) if isinstance(row, dict) else str(number)
         try:
             if not isinstance(row, Mapping):

@@ -57,6 +57,13 @@ class DemoSource(Strict):
     split: Literal["dev", "train", "eval", "spare"]
 
 
+class DemoFileSource(Strict):
+    """Another file that the pipeline builds from data packages, by its name in results/demo."""
+
+    kind: Literal["demo-file"]
+    file: Annotated[str, Field(pattern=r"^[a-z_-]+\.jsonl$")]
+
+
 class OpenAISource(Strict):
     """A language model behind an OpenAI-compatible server; its key comes from the environment (OPENAI_API_KEY)."""
 
@@ -107,6 +114,7 @@ class _Any(Strict):
         | PathSource
         | UrlSource
         | DemoSource
+        | DemoFileSource
         | TrainedSource
         | OpenAISource
         | KnowledgeBaseSource,

@@ -9,7 +9,7 @@ from typing import Any
 from jeep.common.errors import UserError
 from jeep.common.storage import read_json, read_jsonl
 from jeep.data.facts import InvalidFact, list_of, text_of
-from jeep.data.formats import read_rows
+from jeep.data.formats import has_field, read_rows
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,18 @@ def snippets(path: Path | str) -> dict[str, list[str]]:
     return dict(found)
 
 
+def read_topics(path: Path | str) -> list[Topic]:
+    """Topics of CounterFact's original records, or of the project's own JSON lines. Raises UserError as both do."""
+    return counterfact_topics(path) if has_field(path, "requested_rewrite") else load_topics(path)
+
+
+def read_references(path: Path | str) -> dict[str, list[str]]:
+    """Texts of MEMIT's attribute_snippets.json, or of the project's own JSON lines. Raises UserError as both do."""
+    return snippets(path) if has_field(path, "samples") else load_references(path)
+
+
 def load_topics(path: Path | str) -> list[Topic]:
-    """Topics of JSON lines that an earlier stage wrote. Raises UserError on the first that is invalid."""
+    """Topics of the project's own JSON lines. Raises UserError on the first that is invalid."""
     topics = []
     for number, row in enumerate(read_jsonl(path), start=1):
         try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite
 from jeep.data.choices import Choice
 from jeep.measure.evaluate import score
 from jeep.model.editable import EditableModel
@@ -27,7 +27,7 @@ def score_choices(model: EditableModel, questions: Sequence[Choice], token_budge
 
     A choice's log-probability is the sum over its tokens, whose ids are those of the whole text; acc_norm divides it by
     the choice's number of characters, without the space. Of equal ones the first is chosen. margin, in nats: how far
-    the right choice is ahead of the best other one, to pair models by. Raises UserError for a model that answers NaN,
+    the right choice is ahead of the best other one, to pair models by. Raises NotFinite for a model that answers NaN,
     and where a token would hold the end of a text and the beginning of a choice.
     """
     asked = [_asked(model.tokenizer, question) for question in questions]
@@ -52,7 +52,7 @@ def _asked(tokenizer, question: Choice) -> _Prompts:
 
 def _row(question: Choice, sums: np.ndarray) -> tuple[int, float, float, float]:
     if np.isnan(sums).any():
-        raise UserError(f"{question.text[-40:]!r}: {SILENT}")
+        raise NotFinite(f"{question.text[-40:]!r}: {SILENT}")
     chosen = int(sums.argmax())
     by_length = int((sums / [len(choice) for choice in question.choices]).argmax())
     best_other = np.delete(sums, question.label).max()

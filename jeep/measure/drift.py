@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite, UserError
 from jeep.common.settings import Sample
 from jeep.data.corpus import held_out_texts, sampled_texts
 from jeep.model.batches import in_batches
@@ -71,7 +71,7 @@ class Reference:
 
 @torch.no_grad()
 def unedited(model: EditableModel, windows: Sequence[tuple[int, ...]], token_budget: int) -> Reference:
-    """What a model predicts in each window, of all tokens but the first. Raises UserError where it answers NaN."""
+    """What a model predicts in each window, of all tokens but the first. Raises NotFinite where it answers NaN."""
     states: dict[int, Tensor] = {}
     nll: dict[int, Tensor] = {}
     for number, found in _run(model, windows, token_budget):
@@ -106,7 +106,7 @@ def _losses(logits: Float[Tensor, "r vocabulary"], wanted: Tensor) -> Float[Tens
 
 def _require_numbers(losses: Tensor) -> None:
     if losses.isnan().any():
-        raise UserError(f"held-out text: {SILENT}")
+        raise NotFinite(f"held-out text: {SILENT}")
 
 
 @torch.no_grad()
@@ -114,8 +114,8 @@ def drift(model: EditableModel, reference: Reference, token_budget: int) -> pd.D
     """One row per window: window, tokens (scored), nll_before, nll_after and kl, each the sum over its tokens, in nats.
 
     `model` is edited, `reference` the same one without the edit. Both models' logits are made a few rows at a time.
-    Raises UserError for a model that answers NaN, and for an edit of the final norm or the head: the unedited logits
-    could not be made from the kept states.
+    Raises NotFinite for a model that answers NaN, UserError for an edit of the final norm or the head: the unedited
+    logits could not be made from the kept states.
     """
     rows = []
     for number, states in _run(model, reference.windows, token_budget):

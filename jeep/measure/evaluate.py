@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite
 from jeep.common.settings import Metrics
 from jeep.data.facts import Fact
 from jeep.model.attention import Context, KeysValues, Packing
@@ -159,7 +159,7 @@ def evaluate(
     tokens that are the argmax (Eqs. 13-15). argmax: 1 where each token of the wanted answer is the most probable one,
     so that greedy decoding gives just this answer (`metrics.by_argmax`).
 
-    Raises UserError for a model that answers NaN; with `broken`, as a sequence of edits may leave it, that is wrong.
+    Raises NotFinite for a model that answers NaN; with `broken`, as a sequence of edits may leave it, that is wrong.
     """
     todo = list(items(facts, metrics))
     asked = [item.encoded(model.tokenizer) for item in todo]
@@ -169,7 +169,7 @@ def evaluate(
         means = [float(answer.log_probabilities.mean()) for answer in scored]
         silent = any(map(math.isnan, means))
         if silent and not broken:
-            raise UserError(f"record {item.case_id}: {SILENT}")
+            raise NotFinite(f"record {item.case_id}: {SILENT}")
         if metrics == "counterfact":
             new, true = means
             value = float(true > new if item.metric == "LS" else new > true)

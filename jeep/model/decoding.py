@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.common.errors import UserError
+from jeep.common.errors import NotFinite, UserError
 from jeep.model.attention import Context, Packing
 from jeep.model.batches import in_batches
 from jeep.model.editable import EditableModel
@@ -38,8 +38,8 @@ def decode(
     """What the model writes behind each prompt: at most its limit of tokens, or until `ended` says so of them.
 
     The limits end where the model's positions do. `token_budget` bounds the tokens of a batch, those to come among
-    them: its cache holds as many. Raises UserError for a prompt without tokens, one that is too long, and a model that
-    answers NaN.
+    them: its cache holds as many. Raises UserError for a prompt without tokens and one that is too long, NotFinite for
+    a model that answers NaN.
     """
     if not all(prompts):
         raise UserError("a prompt without tokens: nothing can be written behind it")
@@ -96,7 +96,7 @@ def _next_tokens(
 
     tokens, broken = read_out(model, states, measure)
     if broken.any():
-        raise UserError(SILENT)
+        raise NotFinite(SILENT)
     return tokens.tolist()
 
 

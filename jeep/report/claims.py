@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from jeep.common.settings import UNEDITED
 from jeep.common.storage import atomic
 from jeep.measure.metrics import METRICS
+from jeep.report.damage_claims import damage_claims
 from jeep.report.intervals import Interval, resampled, score, values_of
 from jeep.report.probe_claims import contrast_claims, word_claims
 from jeep.report.tables import chosen
@@ -157,15 +158,17 @@ def find_claims(
     words: Mapping[str, Path],
     seed: int,
     sequence: Sequence[Path] = (),
+    damage: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Every claim with its statistic, 95 % interval, p-value and verdict, and those corrected for their number (Holm).
 
     Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
     (`main`), table 4 (`ablations`), Figure 4 (`curve`), Figure 6 (`sweep`) and a sequence of edits (`sequence`, whose
     records are `sequence`'s) compare, `sweep` the value of each of its methods, `contrasts` and `words` what the probes
-    of each model found. `roles` names what the claims are about: the methods `jeep` and `memit` (or None), `low_high`,
-    pairs of variants with one region alone, `added`, methods that the paper has not by whose they are, and `twins`.
-    Claims about methods of ours, and about later ones, are corrected for their own number.
+    of each model found; `damage` are the files of what else edits change. `roles` names what the claims are about: the
+    methods `jeep` and `memit` (or None), `low_high`, pairs of variants with one region alone, `added`, methods that the
+    paper has not by whose they are, and `twins`. Claims about methods of ours, and about later ones, are corrected for
+    their own number.
     """
     rows: list[dict] = []
     jeep = roles["jeep"]
@@ -175,6 +178,8 @@ def find_claims(
         results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
         rows += _added(results, roles, seed)
+        for claim, where, other, statistic, interval in damage_claims(damage, results, jeep, paper, MARGIN):
+            rows.append(_row(f"{FAMILIES['later']}{claim}", where, jeep, other, statistic, interval))
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [(jeep, name) for name in grids["ablations"]["method"] if name != jeep]

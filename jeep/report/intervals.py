@@ -1,6 +1,7 @@
 """Values with a 95 % interval and a p-value: means over records, and what is made of the metrics of several runs."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,12 +30,15 @@ class Interval(NamedTuple):
 
 
 def of_mean(values: pd.Series) -> Interval:
-    """The mean over records, by Student's t."""
+    """The mean over records, by Student's t; NaN where one is."""
+    mean = float(values.mean(skipna=False))
     if len(values) < 2:
-        return Interval(float(values.mean()), math.nan, math.nan, 1.0)
-    test = ttest_1samp(values, 0.0)
+        return Interval(mean, math.nan, math.nan, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of values that are all but the same
+        test = ttest_1samp(values, 0.0)
     found = test.confidence_interval(0.95)
-    return Interval(float(values.mean()), float(found.low), float(found.high), _known(float(test.pvalue)))
+    return Interval(mean, float(found.low), float(found.high), _known(float(test.pvalue)))
 
 
 def score(means: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b"]:

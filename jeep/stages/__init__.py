@@ -7,11 +7,11 @@ It may import everything below.
 from collections.abc import Callable
 from inspect import isfunction
 
-from jeep.stages import edit, figures, own, prepare, probe, results, sequence
+from jeep.stages import damage, edit, figures, own, prepare, probe, results, sequence
 
 STAGES: list[Callable[..., None]] = [
     function
-    for module in (own, prepare, edit, sequence, probe, results, figures)
+    for module in (own, prepare, edit, sequence, damage, probe, results, figures)
     for name, function in vars(module).items()
     if isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
 ]

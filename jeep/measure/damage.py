@@ -1,0 +1,161 @@
+"""What else an edit changes: a model answers the same questions without it and with it.
+
+Beside the prompts that ES, GS and LS are about: what it writes freely, about edited facts and about their subjects;
+what it makes of text that has nothing to do with them; small tasks that it could do; questions that follow from edits.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from jeep.common.errors import NotFinite
+from jeep.common.settings import Metrics
+from jeep.data.chains import Chain
+from jeep.data.choices import Choice
+from jeep.data.facts import Fact
+from jeep.data.topics import References, Topic
+from jeep.measure import drift
+from jeep.measure.choices import score_choices
+from jeep.measure.fluency import Consistency, compositions, written
+from jeep.measure.generation import answers, matched
+from jeep.measure.portability import multi_hop, multi_hop_answers
+from jeep.model.editable import EditableModel
+
+KINDS = ("generation", "writing", "text", "task", "multi_hop")
+"""Of questions, in the order of tables."""
+DRAWN = ("text", "task")
+"""What a figure draws over the number of edits."""
+COLUMNS = ["kind", "metric", "unit", "value", "before"]
+Rows = pd.DataFrame
+"""With these columns: `value` and `before`, of one unit, are what the model gives with and without the edit."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a model is asked; any part may be empty."""
+
+    facts: Sequence[Fact] = ()
+    """Their prompts are answered freely."""
+    metrics: Metrics = "counterfact"
+    """How `facts` are measured."""
+    topics: Sequence[Topic] = ()
+    references: References = field(default_factory=dict)
+    windows: Sequence[tuple[int, ...]] = ()
+    """Of held-out text, as token ids."""
+    tasks: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
+    chains: Sequence[Chain] = ()
+    seed: int = 0
+    """Of what is sampled."""
+
+    def about(self, edited: Sequence[Fact]) -> "Questions":
+        """The same without what is about other facts than the edited ones."""
+        cases = {fact.case_id for fact in edited}
+        contents = {_content(fact) for fact in edited}
+        return replace(
+            self,
+            facts=[fact for fact in self.facts if fact.case_id in cases],
+            topics=[topic for topic in self.topics if topic.case_id in cases],
+            chains=[chain for chain in self.chains if contents.issuperset(map(_content, chain.facts))],
+        )
+
+    def first(self, facts: int, texts: int, questions: int, chains: int) -> "Questions":
+        """The first so many of each part, `questions` being of each task, and texts only where there are references."""
+        return replace(
+            self,
+            facts=self.facts[:facts],
+            topics=self.topics[:texts],
+            tasks={name: each[:questions] for name, each in self.tasks.items()},
+            chains=self.chains[:chains],
+        )
+
+
+def _content(fact: Fact) -> tuple[str, str, str]:
+    return fact.template, fact.subject, fact.target_new
+
+
+class Damage:
+    """How the unedited model answers, for any number of edits to be held against it."""
+
+    def __init__(self, model: EditableModel, questions: Questions, token_budget: int):
+        """Ask `model`, which no edit may have changed. Raises NotFinite where it answers NaN."""
+        self.model, self.questions, self.token_budget = model, questions, token_budget
+        self._texts = self._answers(questions.facts)
+        self._reference = drift.unedited(model, questions.windows, token_budget) if questions.windows else None
+        self._consistency = Consistency(questions.references) if questions.references else None
+        self._before = {kind: self._ask(kind, questions) for kind in KINDS}
+
+    def of(self, edited: Sequence[Fact], kinds: Sequence[str] = KINDS) -> Rows:
+        """What the model gives now that these facts are edited in it: one row for each record, window or question.
+
+        kind and metric: generation (ES_g, GS_g, LS_g by an exact match, ES_p and GS_p by a prefix), writing (fluency in
+        bits, consistency), text (nll of a token, in nats, and kl, whose `before` is 0), task (each by its name: the
+        share of right answers) and multi_hop (MH by a prefix). A model that answers NaN has NaN in the place of all.
+        """
+        asked = self.questions.about(edited)
+        parts = [self._paired(kind, asked) for kind in kinds]
+        return pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+
+    def _paired(self, kind: str, asked: Questions) -> Rows:
+        logging.info("%s: asking", kind)
+        before = self._before[kind]
+        try:
+            found = self._ask(kind, asked)
+        except NotFinite as error:
+            logging.warning("%s: %s", kind, error)
+            found = before.assign(value=np.nan)
+        key = ["metric", "unit"]
+        paired = found.merge(before.rename(columns={"value": "before"}), on=key, validate="one_to_one")
+        if kind == "text":
+            paired.loc[paired["metric"] == "kl", "before"] = 0.0
+        return paired.assign(kind=kind)[COLUMNS]
+
+    def _ask(self, kind: str, asked: Questions) -> pd.DataFrame:
+        """The model's answers of one kind, as metric, unit and value: the mean over a unit's prompts."""
+        rows = pd.concat([pd.DataFrame(columns=["metric", "unit", "value"]), *_ASK[kind](self, asked)])
+        return rows.astype({"unit": str, "value": float}).groupby(["metric", "unit"], sort=False, as_index=False).mean()
+
+    def _answers(self, facts: Sequence[Fact]) -> pd.DataFrame:
+        return answers(self.model, facts, self.questions.metrics, self.token_budget)
+
+    def _generation(self, asked: Questions) -> Iterator[pd.DataFrame]:
+        if asked.facts:
+            found = matched(self._answers(asked.facts), self._texts)
+            found = found.rename(columns={"case_id": "unit"})
+            yield found.assign(value=found["exact"])[["metric", "unit", "value"]]
+            kept = found[found["metric"] != "LS_g"]
+            metric = kept["metric"].str.replace("_g", "_p")
+            yield kept.assign(metric=metric, value=kept["prefix"])[["metric", "unit", "value"]]
+
+    def _writing(self, asked: Questions) -> Iterator[pd.DataFrame]:
+        if asked.topics and self._consistency:
+            texts = compositions(self.model, asked.topics, asked.seed, self.token_budget)
+            found = written(texts, asked.topics, self._consistency)
+            yield found.rename(columns={"case_id": "unit"})[["metric", "unit", "value"]]
+
+    def _text(self, _: Questions) -> Iterator[pd.DataFrame]:
+        if self._reference:
+            rows = drift.drift(self.model, self._reference, self.token_budget)
+            for metric, column in (("nll", "nll_after"), ("kl", "kl")):
+                yield pd.DataFrame({"metric": metric, "unit": rows["window"], "value": rows[column] / rows["tokens"]})
+
+    def _task(self, asked: Questions) -> Iterator[pd.DataFrame]:
+        for name, questions in asked.tasks.items():
+            rows = score_choices(self.model, questions, self.token_budget)
+            yield pd.DataFrame({"metric": name, "unit": rows["number"], "value": rows["acc"]})
+
+    def _multi_hop(self, asked: Questions) -> Iterator[pd.DataFrame]:
+        if asked.chains:
+            rows = multi_hop(multi_hop_answers(self.model, asked.chains, self.token_budget), asked.chains)
+            yield pd.DataFrame({"metric": rows["metric"], "unit": rows["case_id"], "value": rows["prefix"]})
+
+
+_ASK: dict[str, Callable[[Damage, Questions], Iterator[pd.DataFrame]]] = {
+    "generation": Damage._generation,
+    "writing": Damage._writing,
+    "text": Damage._text,
+    "task": Damage._task,
+    "multi_hop": Damage._multi_hop,
+}
