@@ -2,11 +2,17 @@
 
 DAMAGED = EXPERIMENT.damage
 DAMAGE = "results/damage/{model}/{dataset}/seed{seed}.parquet"
+ABILITIES = "results/abilities/{model}/{dataset}/seed{seed}.parquet"
 
 
 def damage_files():
     """What was asked, of every model, data set and seed."""
-    return [DAMAGE.format(model=model, dataset=dataset, seed=seed) for model, dataset, seed in PLAN.damage_runs]
+    patterns = [DAMAGE, *([ABILITIES] if DAMAGED and DAMAGED.harness else [])]
+    return [
+        pattern.format(model=model, dataset=dataset, seed=seed)
+        for pattern in patterns
+        for model, dataset, seed in PLAN.damage_runs
+    ]
 
 
 def asked_runs(wildcards):
@@ -17,9 +23,9 @@ def asked_deltas(wildcards):
     return [DELTAS.format(**run._asdict()) for run in asked_runs(wildcards)]
 
 
-def asked_counts(wildcards):
-    """Each run's method, precision and numbers of edits."""
-    counts = DAMAGED.counts(wildcards.dataset, EXPERIMENT.edits)
+def asked_counts(wildcards, most=False):
+    """Each run's method, precision and numbers of edits, or the most of these."""
+    counts = DAMAGED.counts(wildcards.dataset, EXPERIMENT.edits)[-1 if most else 0 :]
     return json.dumps(
         [
             {"method": run.method, "dtype": PLAN.precision(run.model, run.dataset, run.method), "edits": counts}
@@ -100,6 +106,35 @@ rule damage:
     shell:
         "python -m jeep damage --model {input.model:q} {params.options} --facts {input.facts:q} --metrics {params.metrics}"
         " {params.questions} {params.tasks} --corpus {input.corpus:q} {params.sample} --amounts {params.amounts:q}"
+        " --runs {params.runs:q} --deltas {input.deltas:q} --run-columns {params.columns:q} --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule abilities:
+    """IN: a model, edits of several methods. OUT: its answers to lm-evaluation-harness without and with each."""
+    input:
+        model="results/models/{model}",
+        facts="results/facts/{model}/{dataset}.jsonl",
+        deltas=asked_deltas,
+    output:
+        update(ABILITIES),
+    log:
+        "logs/abilities/{model}/{dataset}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/abilities/{model}/{dataset}/seed{seed}.tsv"
+    conda:
+        "../envs/harness.yaml"
+    resources:
+        gpu=gpus,
+        mem_mb=memory(DEMANDS.damage),
+        runtime=runtime("abilities"),
+    params:
+        options=model_options,
+        asked=DAMAGED.harness.model_dump_json() if DAMAGED and DAMAGED.harness else "",
+        runs=lambda wildcards: asked_counts(wildcards, most=True),
+        columns=damage_columns,
+        code=stage_code("damage:abilities"),
+    shell:
+        "python -m jeep abilities --model {input.model:q} {params.options} --facts {input.facts:q} --asked {params.asked:q}"
         " --runs {params.runs:q} --deltas {input.deltas:q} --run-columns {params.columns:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
 

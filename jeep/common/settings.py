@@ -234,6 +234,21 @@ class Amounts(Strict):
     """Of those whose facts are edited."""
 
 
+class HarnessTasks(Strict):
+    """Tasks of lm-evaluation-harness, asked at the most edits (the extra `harness`)."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """Names of its tasks or groups, such as arc_easy, hellaswag, mmlu; those whose metric is a mean over questions."""
+    folder: Path | None = None
+    """YAML files of further tasks, such as those with local data."""
+    limit: PositiveInt | None = None
+    """The first N questions of each task; all where absent."""
+    shots: NonNegativeInt = 0
+    """Worked examples in front of each question."""
+    batch: PositiveInt = 16
+    """Requests in one forward pass."""
+
+
 class Protocol(Strict):
     """How settings are searched on development facts: the same for every method and model."""
 

@@ -25,6 +25,7 @@ MINUTES = {
     "eigenvectors": SHORT,
     "evaluate": LONG,
     "damage": LONG,
+    "abilities": LONG,
     "prefixes": SHORT,
     "apply_edit": SHORT,
     "probe_contrast": SHORT,

@@ -37,6 +37,7 @@ _PARTS = (
     experiment.Large,
     experiment.Damage,
     settings.Amounts,
+    settings.HarnessTasks,
     experiment.EditSequence,
     experiment.Sweep,
     experiment.Tradeoff,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jeep.common.settings import Amounts, Strict, with_value
+from jeep.common.settings import Amounts, HarnessTasks, Strict, with_value
 from jeep.config.schema import Method, Name, Other
 
 
@@ -83,6 +83,7 @@ class Damage(Grid):
     tasks: dict[Name, Other] = Field(default_factory=dict)
     """Multiple choice, by name: JSON lines of text, choices and label."""
     amounts: Amounts = Amounts()
+    harness: HarnessTasks | None = None
 
     def counts(self, dataset: str, edits: int) -> list[int]:
         """Of every data set the same."""

@@ -15,6 +15,8 @@ from jeep.report.texts import write_texts
 
 BY = [*RUN, "edits"]
 COLUMNS = [*BY, "kind", "metric", "units", "value", "before", "difference", "low", "high", "p"]
+TASK_KINDS = ("task", "ability")
+"""Whose metrics are shares of right answers."""
 _AS_THEY_ARE = ("nll", "kl")
 """Metrics in nats; all others are times 100, as papers print them."""
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from jeep.common.settings import UNEDITED
 from jeep.measure.metrics import summarize
-from jeep.report.damage import paired
+from jeep.report.damage import TASK_KINDS, paired
 from jeep.report.intervals import Interval, of_mean
 
 DRIFT = "JEEP changes other text less, at no lower Score"
@@ -36,11 +36,11 @@ def damage_claims(
             if other not in methods or other not in scores or scores[jeep] < scores[other] - margin:
                 continue
             where = {"dataset": str(dataset), "model": str(model)}
-            for claim, kind, metric, factor, statistic in (
-                (DRIFT, "text", "kl", -1000.0, "KL, thousandths of a nat a token"),
-                (TASKS, "task", None, 1.0, "points in all tasks"),
+            for claim, kinds, metric, factor, statistic in (
+                (DRIFT, ["text"], "kl", -1000.0, "KL, thousandths of a nat a token"),
+                (TASKS, TASK_KINDS, None, 1.0, "points in all tasks"),
             ):
-                asked = part[(part["kind"] == kind) & (part["metric"].isin([metric]) | (metric is None))]
+                asked = part[part["kind"].isin(kinds) & (part["metric"].isin([metric]) | (metric is None))]
                 values = asked.pivot_table(index=["metric", "unit"], columns="method", values="value")
                 if {jeep, other} <= set(values):
                     difference = factor * (values[jeep] - values[other])

@@ -1,18 +1,25 @@
 """What else the edits of several methods change, asked of one model: a killed job repeats only the run it was in."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from jeep.common.storage import atomic, sha256
 from jeep.data.facts import Fact
-from jeep.measure.damage import COLUMNS, DRAWN, KINDS, Damage, Questions
+from jeep.measure.damage import COLUMNS, DRAWN, KINDS, Rows
 from jeep.model.editable import EditableModel
 from jeep.model.files import read_of
 from jeep.model.progress import fingerprint
+
+
+class Asker(Protocol):
+    """What an unedited model has answered, and how an edited one is held against it."""
+
+    def of(self, edited: Sequence[Fact], kinds: Sequence[str]) -> Rows:
+        """The answers of the model as it is now, with these facts edited in it."""
 
 
 @dataclass
@@ -21,13 +28,10 @@ class DamageRun:
 
     facts: Sequence[Fact]
     """Of the largest edit."""
-    questions: Questions
-    """But for the held-out windows, which depend on the model's tokenizer."""
     columns: Mapping[str, Any]
     """What names the runs, beside method and edits."""
     code: str
     """Digest of the code."""
-    token_budget: int
     out: Path
     _done: dict[tuple[str, int], pd.DataFrame] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -40,27 +44,27 @@ class DamageRun:
     def ask(
         self,
         model: EditableModel,
-        windows: Sequence[tuple[int, ...]],
+        asker: Callable[[], Asker],
+        content: object,
         runs: Sequence[tuple[Mapping[str, Any], Path]],
     ) -> None:
         """Ask `model` with each run's edits, and write the file after each.
 
-        A run is its method and its numbers of edits, smallest first, and the folder of its changes. With fewer edits
-        than the most it is asked what the figure draws alone. What the file holds is kept where edit, model, questions
-        and code are the same. Raises UserError for an edit of another model.
+        `asker` asks the unedited model, where anything is to be asked at all; `content` is all that it depends on. A
+        run is its method and its numbers of edits, smallest first, and the folder of its changes. With fewer edits than
+        the most it is asked what the figure draws alone. What the file holds is kept where edit, model, content and
+        code are the same. Raises UserError for an edit of another model.
         """
-        questions = replace(self.questions, windows=windows)
-        damage = None
+        before = None
         for run, folder in runs:
             for count in run["edits"]:
                 path, kinds = folder / f"{count}.safetensors", KINDS if count == run["edits"][-1] else DRAWN
-                content = (questions, self.token_budget, run["method"], sha256(path), kinds, self.code)
-                mark = fingerprint(model, *content)
+                mark = fingerprint(model, content, run["method"], sha256(path), kinds, self.code)
                 rows = self._known.pop(mark, None)
                 if rows is None:
-                    damage = damage or Damage(model, questions, self.token_budget)
+                    before = before or asker()
                     with model.edited(read_of(model.identity, path)[0]):
-                        rows = damage.of(self.facts[:count], kinds)
+                        rows = before.of(self.facts[:count], kinds)
                 names = {**self.columns, "method": run["method"], "edits": count, "mark": mark}
                 self._done[run["method"], count] = rows[COLUMNS].assign(**names)
                 self._write([*self._done.values(), *self._known.values()])

@@ -3,6 +3,8 @@
 They import what they need inside, so that their code digests cover their own modules and no others.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jeep.common.settings import Amounts
@@ -58,7 +60,7 @@ def damage(
     from jeep.data.choices import read_choices
     from jeep.data.facts import load_facts
     from jeep.data.topics import read_references, read_topics
-    from jeep.measure.damage import Questions
+    from jeep.measure.damage import Damage, Questions
     from jeep.measure.drift import held_out_windows
     from jeep.runs.damage import DamageRun
 
@@ -75,9 +77,41 @@ def damage(
     ).about(edited)
     questions = questions.first(asked.facts, asked.texts, asked.questions, asked.chains)
     code = code_digest("jeep.stages.damage:damage")
-    job = DamageRun(edited, questions, run_columns or {}, code, checkpoint.token_budget, out)
+    job = DamageRun(edited, run_columns or {}, code, out)
     for model, chosen in checkpoint.by_precision(list(zip(runs, deltas, strict=True)), [run["dtype"] for run in runs]):
-        job.ask(model, held_out_windows(model, sample, asked.tokens, asked.window), chosen)
+        whole = replace(questions, windows=held_out_windows(model, sample, asked.tokens, asked.window))
+        budget = checkpoint.token_budget
+        job.ask(model, partial(Damage, model, whole, budget), (whole, budget), chosen)
+    job.finish([run["method"] for run in runs])
+
+
+def abilities(
+    *,
+    checkpoint: Checkpoint,
+    facts: Facts,
+    asked: Json,
+    runs: JsonList,
+    deltas: Files,
+    run_columns: RunColumns = None,
+    out: Out,
+) -> None:
+    """Ask a model the tasks of lm-evaluation-harness without any edit and with each, in memory.
+
+    Args:
+        asked: tasks and how they are asked, as JSON
+        runs: for each run its method, dtype and number of edits, as JSON
+        deltas: each run's folder of changes
+    """
+    from jeep.common.provenance import code_digest
+    from jeep.common.settings import HarnessTasks
+    from jeep.data.facts import load_facts
+    from jeep.measure.harness import Harness, content_of
+    from jeep.runs.damage import DamageRun
+
+    tasks, code = HarnessTasks.model_validate(asked), code_digest("jeep.stages.damage:abilities")
+    job = DamageRun(load_facts(facts), run_columns or {}, code, out)
+    for model, chosen in checkpoint.by_precision(list(zip(runs, deltas, strict=True)), [run["dtype"] for run in runs]):
+        job.ask(model, partial(Harness, model, tasks), content_of(tasks), chosen)
     job.finish([run["method"] for run in runs])
 
 

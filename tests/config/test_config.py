@@ -148,6 +148,9 @@ def test_conda_has_the_requirements_of_pyproject():
     environment = yaml.safe_load((ROOT / "envs" / "jeep.yaml").read_text())
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert pip == project["dependencies"]
+    harness = yaml.safe_load((ROOT / "envs" / "harness.yaml").read_text())
+    (more,) = (entry["pip"] for entry in harness["dependencies"] if isinstance(entry, dict))
+    assert more == pip + project["optional-dependencies"]["harness"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The runs of one model in one file: only what has changed is asked again."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 import torch
@@ -13,8 +15,7 @@ from jeep.model.files import write_of
 from jeep.runs.damage import DamageRun
 
 FACTS = city_facts()[:3]
-QUESTIONS = Questions(tasks={"sums": [Choice("1 + 1 =", ("2", "3"), 0)]})
-WINDOWS = [(7, 3, 11, 5), (4, 8, 1, 12)]
+QUESTIONS = Questions(windows=[(7, 3, 11, 5), (4, 8, 1, 12)], tasks={"sums": [Choice("1 + 1 =", ("2", "3"), 0)]})
 RUN = {"dtype": "float32", "edits": [1, 3]}
 
 
@@ -47,8 +48,8 @@ def asked(monkeypatch):
 
 
 def ask(model, runs, out, code="code"):
-    job = DamageRun(FACTS, QUESTIONS, {"model": "m", "dataset": "d", "seed": 0}, code, 100, out)
-    job.ask(model, WINDOWS, runs)
+    job = DamageRun(FACTS, {"model": "m", "dataset": "d", "seed": 0}, code, out)
+    job.ask(model, partial(Damage, model, QUESTIONS, 100), QUESTIONS, runs)
     job.finish([run["method"] for run, _ in runs])
     return pd.read_parquet(out)
 

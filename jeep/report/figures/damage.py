@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from jeep.report.damage import BY
+from jeep.report.damage import BY, TASK_KINDS
 from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
 from jeep.report.tables import Labels, label
 
@@ -50,7 +50,7 @@ def _points(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for key, run in table.groupby(BY, sort=False):
         score, drift = run[run["metric"] == "Score"], run[run["metric"] == "kl"]
-        tasks = run[run["kind"] == "task"]
+        tasks = run[run["kind"].isin(TASK_KINDS)]
         halves = (tasks["high"] - tasks["low"]) / 2
         found.append(
             {
