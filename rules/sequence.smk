@@ -23,6 +23,18 @@ def sequence_runs(part, pattern):
     return [pattern.format(part=part, **run._asdict()) for run in PLAN.sequence_runs(part)]
 
 
+def held_out_corpus(wildcards):
+    """The text that drift is measured on."""
+    return "results/corpus/wikipedia.jsonl" if SEQUENCES[wildcards.part].held_out else []
+
+
+def held_out_options(wildcards):
+    tokens = SEQUENCES[wildcards.part].held_out
+    if not tokens:
+        return ""
+    return f"--corpus {held_out_corpus(wildcards)} {sample_sizes(wildcards.model)} --held-out {tokens}"
+
+
 def sparing_neighbours(wildcards):
     """For an editor that spares them alone: what reaches neighbours is measured in edits at once."""
     return needed_neighbours(wildcards) if editor_of(wildcards).spares else []
@@ -40,6 +52,7 @@ rule sequence:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
         prefixes=needed_prefixes,
+        corpus=held_out_corpus,
         covariance=needed_covariance,
         eigenvectors=needed_eigenvectors,
         norms=needed_norms,
@@ -75,6 +88,7 @@ rule sequence:
         batches=sequence_field("batches"),
         edits=sequence_field("edits"),
         every=sequence_field("measure_every"),
+        held_out=held_out_options,
         metrics=dataset_field("metrics"),
         run=run_columns,
         code=method_code("sequence:sequence"),
@@ -82,7 +96,7 @@ rule sequence:
         "python -m jeep sequence --model {input.model:q} {params.options} --facts {input.facts:q}"
         " --prefixes {input.prefixes:q} {params.covariance} {params.eigenvectors} {params.neighbours} {params.hypernetwork}"
         " {params.norms} {params.solver} --editor {params.editor} --settings {params.settings:q} --batches {params.batches}"
-        " --edits {params.edits} --measure-every {params.every} --metrics {params.metrics} --run-columns {params.run:q}"
+        " --edits {params.edits} --measure-every {params.every} {params.held_out} --metrics {params.metrics} --run-columns {params.run:q}"
         " --trace {output.trace:q} --deltas {output.deltas:q} --out {output.records:q} 2> >(tee {log:q} >&2)"
 
 

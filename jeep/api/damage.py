@@ -10,7 +10,7 @@ from jeep.api.statistics import corpus_of
 from jeep.data.choices import Choice, read_choices
 from jeep.data.corpus import texts
 from jeep.measure.damage import Damage, Questions
-from jeep.measure.drift import held_out_windows
+from jeep.measure.drift import SHORT, held_out_windows
 from jeep.model.windows import windows
 from jeep.report.damage import BY, damage_metrics
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Tasks = Mapping[str, str | Path | Sequence[Choice]]
 """Multiple-choice questions by the name of a task, or files of them."""
-_WINDOW = 128
 _SHOWN = ["kind", "metric", "units", "before", "value", "difference", "low", "high"]
 
 
@@ -51,5 +50,5 @@ def _windows(edit: Edit, text: str | Path | Iterable[str] | None, tokens: int) -
     read, model = edit.sample, edit.model
     corpus = read.corpus if text is None and read else corpus_of(text)
     if read and corpus == read.corpus:
-        return held_out_windows(model, read, tokens, _WINDOW)
-    return windows(model.tokenizer, texts(corpus), min(_WINDOW, model.positions), tokens)
+        return held_out_windows(model, read, tokens, SHORT)
+    return windows(model.tokenizer, texts(corpus), min(SHORT, model.positions), tokens)

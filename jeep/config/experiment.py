@@ -68,6 +68,8 @@ class EditSequence(Grid):
     """n: facts of a batch, in the data set's order."""
     measure_every: PositiveInt = 1
     """After every k-th batch, and after the last, all facts so far are measured."""
+    held_out: PositiveInt | None = None
+    """Tokens that covariances have not read: drift and perplexity are measured there, too."""
 
     @property
     def facts(self) -> int:

@@ -26,6 +26,8 @@ from jeep.model.windows import sequences, windows
 
 LENGTH = 512
 """Tokens of a window; so long is the stride, too."""
+SHORT = 128
+"""Where there are few tokens: an interval is over windows."""
 
 
 def held_out_windows(

@@ -15,6 +15,8 @@ from jeep.report.texts import write_texts
 
 CHANGE = "relative change"
 """‖ΔW‖/‖W‖ of the matrix that was changed most, since the start."""
+DRIFT, PERPLEXITY = "KL", "perplexity"
+"""Of held-out text: nats a token to the unedited model, and the rise in percent."""
 UNWRITTEN = "not written"
 """Facts of batches that could not be written, or without a finite target vector."""
 
@@ -23,8 +25,8 @@ def sequence_metrics(results: pd.DataFrame, traces: pd.DataFrame) -> pd.DataFram
     """Metrics behind every measured batch, one a row: dataset, model, method, edits, part, metric, value, ci95.
 
     `part` is `all`, the facts so far, or `first`, those of the first batch, wherever they are measured again; in the
-    part `model` are the largest relative change of a matrix and the facts so far that were not written, means over
-    seeds.
+    part `model` are the largest relative change of a matrix, the facts so far that were not written, and drift and rise
+    of the perplexity on held-out text where they were measured, means over seeds.
     """
     by = [*RUN, "edits"]
     parts = [
@@ -35,20 +37,28 @@ def sequence_metrics(results: pd.DataFrame, traces: pd.DataFrame) -> pd.DataFram
     runs = traces.groupby([*RUN, "seed"], sort=False)
     found = traces.assign(edits=runs["facts"].cumsum(), unwritten=runs["unwritten"].cumsum())
     found = found[[tuple(row) in measured for row in found[by].itertuples(index=False)]]
-    for metric, column in ((CHANGE, "change"), (UNWRITTEN, "unwritten")):
+    columns = {CHANGE: "change", UNWRITTEN: "unwritten", DRIFT: "drift", PERPLEXITY: "rise"}
+    for metric, column in columns.items():
+        found = found.dropna(subset=column)
         values = found.groupby(by, sort=False)[column].mean().rename("value").reset_index()
         parts.append(values.assign(part="model", metric=metric, ci95=np.nan))
     return pd.concat(parts, ignore_index=True)[[*by, "part", "metric", "value", "ci95"]]
 
 
 def read_traces(paths: Sequence[Path]) -> pd.DataFrame:
-    """A row for each batch of each run: what names the run, batch, facts, change, unwritten."""
+    """A row for each batch of each run: what names the run, batch, facts, change, unwritten, drift and rise.
+
+    Drift and rise are NaN where they were not measured, and infinite of a model that answered NaN.
+    """
     rows = []
     for path in paths:
         for note in json.loads(path.read_text(encoding="utf-8")):
             change = max(note.get("relative_change", {}).values(), default=0.0)
-            rows.append({**note, "change": change, "unwritten": len(note.get("left_out", ()))})
-    return pd.DataFrame(rows)[[*RUN, "seed", "batch", "facts", "change", "unwritten"]]
+            drift = {"kl": np.nan, "ratio": np.nan} | note.get("drift", {})
+            kl, ratio = (np.inf if drift[name] is None else drift[name] for name in ("kl", "ratio"))
+            more = {"unwritten": len(note.get("left_out", ())), "drift": kl, "rise": 100 * (ratio - 1)}
+            rows.append({**note, "change": change, **more})
+    return pd.DataFrame(rows)[[*RUN, "seed", "batch", "facts", "change", "unwritten", "drift", "rise"]]
 
 
 def write_sequence(
@@ -68,7 +78,8 @@ def write_sequence(
     caption = (
         f"After the last of all batches, {batch} facts each; 95 % half-widths over records; bold: the best edited one. "
         "First batch: ES of its facts at the end; forgotten: their ES when they were first measured, minus that. "
-        "Change: ‖ΔW‖/‖W‖ of the matrix that was changed most. Not written: facts without a finite target vector, or "
+        "Change: ‖ΔW‖/‖W‖ of the matrix that was changed most. KL: to the unedited model on held-out text, in nats a "
+        "token; perplexity: its rise there in percent. Not written: facts without a finite target vector, or "
         "of a batch whose change was not finite."
     )
     write_texts(out, {".md": _last(table, labels)}, caption)
@@ -80,7 +91,9 @@ def _last(table: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
     blocks = layout(last[last["part"] == "all"].assign(sd_seeds=np.nan), labels, "**{}**")
     beside = _beside(table, last, labels)
     for title, wide in blocks.items():
-        for name in ("first batch", "forgotten", "change", UNWRITTEN):
+        names = ("first batch", "forgotten", "change", DRIFT, PERPLEXITY, UNWRITTEN)
+        shown = [name for name in names if any(beside[title, *run][name] for run in wide.index)]
+        for name in shown:
             wide[name] = [beside[title, *run][name] for run in wide.index]
     return blocks
 
@@ -90,6 +103,9 @@ def _beside(table: pd.DataFrame, last: pd.DataFrame, labels: Labels) -> dict[tup
 
     def value(rows: pd.DataFrame, part: str, metric: str) -> float:
         return float(rows.loc[(rows["part"] == part) & (rows["metric"] == metric), "value"].iloc[0])
+
+    def has(rows: pd.DataFrame, metric: str) -> bool:
+        return bool((rows["metric"] == metric).any())
 
     found = {}
     for (dataset, model, method), rows in last.groupby(RUN, sort=False):
@@ -102,6 +118,8 @@ def _beside(table: pd.DataFrame, last: pd.DataFrame, labels: Labels) -> dict[tup
             "first batch": f"{left:.1f}",
             "forgotten": f"{first - left:.1f}" if edited else "",
             "change": f"{value(rows, 'model', CHANGE):.3g}" if edited else "",
+            DRIFT: f"{value(rows, 'model', DRIFT):.3g}" if edited and has(rows, DRIFT) else "",
+            PERPLEXITY: f"{value(rows, 'model', PERPLEXITY):+.3g}" if edited and has(rows, PERPLEXITY) else "",
             UNWRITTEN: f"{value(rows, 'model', UNWRITTEN):g}" if edited else "",
         }
     return found

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from jeep.common.errors import NotFinite
 from jeep.common.settings import Metrics
-from jeep.common.storage import atomic, read_tensors, write_tensors, written
+from jeep.common.storage import atomic, read_json, read_tensors, write_json, write_tensors, written
 from jeep.data.facts import Fact
+from jeep.measure.drift import Reference, drift, summarize_drift, unedited
 from jeep.measure.evaluate import evaluate
 from jeep.model.editable import EditableModel
 from jeep.runs.at_once import finite
@@ -59,6 +60,8 @@ class SequenceRun:
     task: Task
     """What every batch is given, beside its own facts and target vectors."""
     metrics: Metrics
+    windows: Sequence[tuple[int, ...]]
+    """Of held-out text, as token ids; none where drift is not measured."""
     folder: Path
     """Where a run is kept that is not finished."""
     mark: str
@@ -77,11 +80,14 @@ class SequenceRun:
     def run(self) -> tuple[dict[int, pd.DataFrame], list[dict[str, Any]], dict[str, Tensor]]:
         """Results of all facts so far by their number; a trace of every batch; the change of all batches together.
 
-        Results have a column `batch`, the fact's own. The model is left as it was, bit for bit.
+        Results have a column `batch`, the fact's own; the trace of a measured batch has what it did to held-out text
+        (`drift`, as `summarize_drift` says it). The model is left as it was, bit for bit.
         """
         self._warn_of_repeated()
         results: dict[int, pd.DataFrame] = {}
+        drifts: dict[int, dict[str, Any]] = {}
         self._clear_stale()
+        reference = unedited(self.model, self.windows, self.task.token_budget) if self.windows else None
         with self._given_back() as originals:
             state = self._resumed(originals)
             for batch in range(1, self.batches + 1):
@@ -90,8 +96,11 @@ class SequenceRun:
                 if batch % self.every == 0 or batch == self.batches:
                     count = min(batch * self.size, len(self.facts))
                     results[count] = self._measured(count, originals)
+                    if reference:
+                        drifts[batch] = self._drifted(count, originals, reference)
             total = self._changes(originals)
-        return results, state.trace, total
+        trace = [note | {"drift": drifts[note["batch"]]} if note["batch"] in drifts else note for note in state.trace]
+        return results, trace, total
 
     def clear(self) -> None:
         """Remove what was kept: the results are written."""
@@ -204,6 +213,19 @@ class SequenceRun:
             with atomic(path) as temporary:
                 found.assign(batch=found["case_id"].map(self.batch_of)).to_parquet(temporary, index=False)
         return pd.read_parquet(path)
+
+    def _drifted(self, count: int, originals: dict[str, Tensor], reference: Reference) -> dict[str, Any]:
+        """What the model makes of held-out text, as it is; None where it answers NaN."""
+        path = self.folder / f"{count}.drift.json"
+        if not path.is_file():
+            with self._as_measured(originals):
+                try:
+                    found = summarize_drift(drift(self.model, reference, self.task.token_budget))
+                except NotFinite as error:
+                    logging.warning("%s", error)
+                    found = dict.fromkeys(("kl", "kl_ci95", "ratio"))
+            write_json(path, found)
+        return read_json(path)
 
     @contextmanager
     def _as_measured(self, originals: dict[str, Tensor]) -> Iterator[None]:

@@ -17,6 +17,7 @@ from jeep.stages.options import (
     Norms,
     Out,
     RunColumns,
+    SampleOptions,
     Settings,
     Solver,
 )
@@ -39,6 +40,8 @@ def sequence(
     measure_every: int = 1,
     solver: Solver = None,
     metrics: Measure,
+    sample: SampleOptions | None = None,
+    held_out: int = 0,
     run_columns: RunColumns = None,
     trace: Path,
     deltas: Path | None = None,
@@ -54,6 +57,7 @@ def sequence(
         batches: number of batches
         edits: facts of each batch, in their order
         measure_every: measure all facts so far after every so many batches, and after the last
+        held_out: tokens of the corpus that covariances have not read; drift is measured on them (default: not at all)
         trace: where it is kept, as JSON, what each batch did
         deltas: where the change of all batches together goes
         out: where the results per record go
@@ -64,6 +68,7 @@ def sequence(
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor
+    from jeep.measure.drift import SHORT, held_out_windows
     from jeep.model.files import write_of
     from jeep.model.progress import fingerprint
     from jeep.runs.at_once import write_records
@@ -79,9 +84,12 @@ def sequence(
     given = Given(covariance, eigenvectors, norms, neighbours, hypernetwork, solver)
     task = given.task(model, [], read_json(prefixes) if prefixes else ["{}"], checkpoint.token_budget)
     code = code_digest("jeep.stages.sequence:sequence", *([f"jeep.editors.{editor}"] if editor else []))
-    mark = fingerprint(model, method, chosen, edits, measure_every, task.prefixes, metrics, stamps(given.files), code)
+    mark = fingerprint(
+        model, method, chosen, edits, measure_every, task.prefixes, metrics, sample, held_out, stamps(given.files), code
+    )
     folder = out.with_name(f".{out.stem}.partial")
-    run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, folder, mark)
+    windows = held_out_windows(model, sample, held_out, SHORT) if held_out else []
+    run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, windows, folder, mark)
     results, notes, total = run.run()
     write_json(trace, [{**(run_columns or {}), **note} for note in notes])
     if deltas is not None:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from jeep.common.errors import UserError
-from jeep.report.sequences import CHANGE, UNWRITTEN, read_traces, sequence_metrics, write_sequence
+from jeep.report.figures.sequence import draw_sequence
+from jeep.report.sequences import CHANGE, DRIFT, PERPLEXITY, UNWRITTEN, read_traces, sequence_metrics, write_sequence
 
 RUN = {"model": "m", "dataset": "d", "seed": 0, "preset": "paper"}
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"seq": "MEMIT-seq"}}
@@ -86,3 +87,20 @@ def test_the_table_says_what_was_forgotten(files, tmp_path):
 def test_nothing_to_show_is_one_clear_line(files, tmp_path):
     with pytest.raises(UserError, match="no results of rome in sequence"):
         write_sequence(*files, SHOWN | {"method": ["rome"]}, LABELS, tmp_path / "sequence.csv")
+
+
+def test_drift_is_shown_where_it_was_measured_and_endless_where_the_model_answers_nan(files, tmp_path):
+    paths, traces = files
+    notes = json.loads(traces[1].read_text())
+    notes[0]["drift"], notes[1]["drift"] = {"kl": 0.25, "ratio": 1.5}, {"kl": None, "ratio": None}
+    traces[1].write_text(json.dumps(notes))
+    table = sequence_metrics(pd.concat(map(pd.read_parquet, paths)), read_traces(traces))
+    found = table[table["part"] == "model"].set_index(["method", "edits", "metric"])["value"]
+    assert found["seq", 2, DRIFT] == 0.25
+    assert found["seq", 2, PERPLEXITY] == 50
+    assert found["seq", 4, DRIFT] == float("inf")
+    assert ("none", 2, DRIFT) not in found.index
+    write_sequence(paths, traces, SHOWN, LABELS, tmp_path / "sequence.csv")
+    assert "KL" in (tmp_path / "sequence.md").read_text()
+    draw_sequence(tmp_path / "sequence.csv", LABELS, tmp_path / "sequence.pdf")
+    assert (tmp_path / "sequence.png").is_file()

@@ -10,6 +10,7 @@ from editing import SETTINGS
 
 from jeep.common.errors import UserError
 from jeep.editors import load_editor
+from jeep.measure.drift import drift, summarize_drift, unedited
 from jeep.measure.evaluate import evaluate
 from jeep.runs import sequence
 from jeep.runs.sequence import SequenceRun
@@ -27,9 +28,17 @@ def run_of(trained, facts, prefixes, given, tmp_path):
         network = given.network(method) if method in SETTINGS else {}
         task = Task([], prefixes, 2048, covariance=given.covariance, hypernetwork=network)
         editor = options.pop("editor", None) or (method and load_editor(method, SETTINGS[method]))
-        where = tmp_path / folder
+        where, windows = tmp_path / folder, options.pop("windows", ())
         return SequenceRun(
-            trained, editor, chosen, task=task, metrics="counterfact", folder=where, mark=mark, **BATCHES | options
+            trained,
+            editor,
+            chosen,
+            task=task,
+            metrics="counterfact",
+            windows=windows,
+            folder=where,
+            mark=mark,
+            **BATCHES | options,
         )
 
     return make
@@ -278,3 +287,34 @@ def test_any_editor_is_run_in_a_sequence(name, run_of):
     assert sum(trace[-1]["relative_change"].values()) > sum(first)
     efficacy = results[5].query("metric == 'ES'")
     assert set(efficacy["batch"]) == {1, 2, 3}
+
+
+WINDOWS = [(7, 3, 11, 5, 2, 9), (4, 8, 1, 12, 6, 30)]
+
+
+def test_drift_is_that_of_the_model_as_each_measured_batch_left_it(run_of, trained):
+    """Against the change of all batches so far, which the run of those batches alone gives."""
+    reference = unedited(trained, WINDOWS, 100)
+    _, trace, total = run_of("memit", windows=WINDOWS).run()
+    assert [("drift" in note) for note in trace] == [False, True, True]
+    with trained.edited(total):
+        expected = summarize_drift(drift(trained, reference, 100))
+    assert trace[-1]["drift"]["kl"] == pytest.approx(expected["kl"], rel=1e-3)
+    assert 0 < trace[1]["drift"]["kl"] != trace[-1]["drift"]["kl"]
+
+
+def test_drift_of_a_killed_run_is_kept(run_of):
+    run = run_of("memit", windows=WINDOWS)
+    run.run()
+    kept = (run.folder / "4.drift.json").read_text()
+    (run.folder / "4.drift.json").write_text(kept.replace('"tokens": 10', '"tokens": 11'))
+    _, again, _ = run_of("memit", windows=WINDOWS).run()
+    assert [note["drift"]["tokens"] for note in again if "drift" in note] == [11, 10]
+
+
+def test_a_model_that_answers_nan_has_no_drift(run_of, trained, monkeypatch):
+    name = trained.parameter_name(0)
+    huge = {name: torch.full_like(trained.weight(name), float("inf"))}
+    monkeypatch.setattr("jeep.runs.sequence.finite", lambda _: huge)
+    _, trace, _ = run_of("memit", windows=WINDOWS).run()
+    assert trace[-1]["drift"] == {"kl": None, "kl_ci95": None, "ratio": None}

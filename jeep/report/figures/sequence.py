@@ -9,21 +9,23 @@ import pandas as pd
 from jeep.common.settings import UNEDITED
 from jeep.report.figures.series import TITLES
 from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
-from jeep.report.sequences import CHANGE
+from jeep.report.sequences import CHANGE, DRIFT, PERPLEXITY
 from jeep.report.tables import Labels, label
 
 _PANELS = [
     *(("all", metric, title) for metric, title in TITLES.items()),
     ("first", "ES", "ES of the first batch"),
     ("model", CHANGE, "‖ΔW‖/‖W‖, largest"),
+    ("model", DRIFT, "KL on held-out text"),
+    ("model", PERPLEXITY, "perplexity, rise in %"),
 ]
 
 
 def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
-    """Two rows of three panels for each model and data set, a line with its band for each method.
+    """Two rows of panels for each model and data set, a line with its band for each method.
 
-    Score, ES, GS, LS of all facts so far, ES of the first batch's, the largest relative change of a matrix. Bands are
-    95 % half-widths over records.
+    Score, ES, GS, LS of all facts so far, ES of the first batch's, the largest relative change of a matrix, and, where
+    they were measured, drift and rise of the perplexity on held-out text. Bands are 95 % half-widths over records.
     """
     results = pd.read_csv(table)
     groups = list(results.groupby(["model", "dataset"], sort=False))
@@ -36,17 +38,21 @@ def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
             figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True
         ):
             part.suptitle(f"{label(labels, 'models', model)}, {label(labels, 'datasets', dataset)}")
-            panels = part.subplots(2, 3, sharex=True).flat
-            for panel, (which, metric, title) in zip(panels, _PANELS, strict=True):
+            known = set(zip(group["part"], group["metric"], strict=True))
+            shown_panels = [each for each in _PANELS if each[:2] in known]
+            panels = part.subplots(2, -(-len(shown_panels) // 2), sharex=True).flat
+            for panel, (which, metric, title) in zip(panels, shown_panels, strict=True):
                 shown = group[(group["part"] == which) & (group["metric"] == metric)]
                 for method, (color, marker) in looks.items():
                     _line(panel, shown[shown["method"] == method], color, marker, label(labels, "methods", method))
                 panel.set_title(title)
-                if which == "model":
+                if metric == PERPLEXITY:
+                    panel.set_yscale("symlog", linthresh=1)
+                elif which == "model":
                     _log_change(panel, shown)
                 else:
                     panel.set_ylim(-2, 102)
-            for panel in part.axes[3:]:
+            for panel in part.axes[len(part.axes) // 2 :]:
                 panel.set_xlabel("facts edited so far")
         handles, names = part.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)))
