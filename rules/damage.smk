@@ -2,6 +2,8 @@
 
 DAMAGED = EXPERIMENT.damage
 DAMAGE = "results/damage/{model}/{dataset}/seed{seed}.parquet"
+DAMAGE_TEXTS = "results/damage/{model}/{dataset}/seed{seed}.texts.parquet"
+"""What the models wrote."""
 ABILITIES = "results/abilities/{model}/{dataset}/seed{seed}.parquet"
 
 
@@ -32,6 +34,12 @@ def asked_counts(wildcards, most=False):
             for run in asked_runs(wildcards)
         ]
     )
+
+
+def harness_files():
+    """All files beside its tasks."""
+    folder = DAMAGED.harness.folder if DAMAGED and DAMAGED.harness else None
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file()) if folder else []
 
 
 def question_names(wildcards):
@@ -82,7 +90,8 @@ rule damage:
         questions=question_inputs,
         deltas=asked_deltas,
     output:
-        update(DAMAGE),
+        records=update(DAMAGE),
+        texts=update(DAMAGE_TEXTS),
     log:
         "logs/damage/{model}/{dataset}/seed{seed}.log",
     benchmark:
@@ -106,7 +115,7 @@ rule damage:
     shell:
         "python -m jeep damage --model {input.model:q} {params.options} --facts {input.facts:q} --metrics {params.metrics}"
         " {params.questions} {params.tasks} --corpus {input.corpus:q} {params.sample} --amounts {params.amounts:q}"
-        " --runs {params.runs:q} --deltas {input.deltas:q} --run-columns {params.columns:q} --out {output:q} 2> >(tee {log:q} >&2)"
+        " --runs {params.runs:q} --deltas {input.deltas:q} --run-columns {params.columns:q} --texts {output.texts:q} --out {output.records:q} 2> >(tee {log:q} >&2)"
 
 
 rule abilities:
@@ -114,6 +123,7 @@ rule abilities:
     input:
         model="results/models/{model}",
         facts="results/facts/{model}/{dataset}.jsonl",
+        tasks=harness_files(),
         deltas=asked_deltas,
     output:
         update(ABILITIES),
@@ -158,11 +168,12 @@ rule damage_table:
         methods=DAMAGED.methods if DAMAGED else [],
         labels=labels,
         about=damage_about() if DAMAGED else "",
+        seed=CONFIG.seeds[0],
         code=stage_code("damage:damage_table"),
     shell:
         "python -m jeep damage-table --damage {input.damage:q} --records {input.records:q} --models {params.models:q}"
         " --datasets {params.datasets:q} --methods {params.methods:q} --labels {params.labels:q} --about {params.about:q}"
-        " --out {output.csv:q} 2> >(tee {log:q} >&2)"
+        " --seed {params.seed} --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 
 rule damage_figure:

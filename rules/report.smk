@@ -17,6 +17,7 @@ def claim_grids():
         "curve": EXPERIMENT.curve,
         "sweep": PLAN.series.get("figure6"),
         "sequence": EXPERIMENT.sequence,
+        "damage": DAMAGED,
     }
     return json.dumps({name: grid_names(grid) for name, grid in grids.items() if grid})
 

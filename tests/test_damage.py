@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import yaml
 from conftest import city_facts
 from project import jobs, snakemake, write_config
 
@@ -22,6 +23,7 @@ def damaged(config, methods=("none", "memit")):
         "datasets": ["cities"],
         "methods": list(methods),
         "tasks": {"colours": {"kind": "path", "path": "colours.jsonl"}},
+        "harness": {"tasks": ["colours_local"], "folder": "tasks", "limit": 4},
         "amounts": {"facts": 4, "texts": 2, "tokens": 200, "window": 16, "questions": 3, "chains": 3},
     }
 
@@ -55,7 +57,20 @@ def write_questions(folder):
     for name, content in {"topics": topics, "references": references, "chains": chains}.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     colours = [{"text": "Grass is", "choices": ["green", "red"], "label": 0}] * 5
-    (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in colours))
+    (folder / "tasks").mkdir()
+    for path in (folder / "colours.jsonl", folder / "tasks" / "colours.jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in colours))
+    task = {
+        "task": "colours_local",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": "tasks/colours.jsonl"}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+    }
+    (folder / "tasks" / "colours_local.yaml").write_text(yaml.safe_dump(task))
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +92,26 @@ def test_everything_is_asked_of_every_edit(asked):
     assert counts[["ES_g", "fluency", "consistency", "colours"]].tolist() == [4, 2, 2, 3]
     assert counts["MH"] == 1, "the other chain needs a fact that is not edited"
     assert counts["kl"] == 200 // 16
+    texts = pd.read_parquet(asked / RUN.replace(".parquet", ".texts.parquet"))
+    assert set(texts["metric"]) == {"ES_g", "GS_g", "LS_g", "composition"}
+    abilities = pd.read_parquet(asked / "results/abilities/tiny/cities/seed0.parquet")
+    assert abilities[["kind", "metric"]].drop_duplicates().to_numpy().tolist() == [["ability", "colours_local"]]
+    assert len(abilities) == 4
+
+
+def test_the_harness_is_asked_again_where_its_data_have_changed(asked, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(asked, folder)
+    assert "abilities" not in jobs(snakemake(folder, "-n", "--", FILES[0])[1])
+    path = folder / "tasks" / "colours.jsonl"
+    path.write_text(path.read_text().replace("green", "blue"))
+    assert {"abilities": 1, "damage_table": 1}.items() <= jobs(snakemake(folder, "-n", "--", FILES[0])[1]).items()
 
 
 def test_table_claims_and_figure_follow(asked):
     table = pd.read_csv(asked / FILES[0])
     assert set(table["method"]) == {"memit"}
-    assert {"Score", "ES_g", "perplexity", "kl", "colours", "MH"} <= set(table["metric"])
+    assert {"Score", "ES_g", "perplexity", "kl", "colours", "colours_local", "MH", "ES_a"} <= set(table["metric"])
     rows = pd.read_parquet(asked / RUN)
     kl = table.set_index("metric").loc["kl", "difference"]
     assert kl == pytest.approx(rows[rows["metric"] == "kl"]["value"].mean(), rel=1e-4)

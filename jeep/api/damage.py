@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jeep.api.statistics import corpus_of
+from jeep.common.errors import UserError
 from jeep.data.choices import Choice, read_choices
 from jeep.data.corpus import texts
 from jeep.measure.damage import Damage, Questions
@@ -46,9 +48,15 @@ def damage_of(
 
 
 def _windows(edit: Edit, text: str | Path | Iterable[str] | None, tokens: int) -> list[tuple[int, ...]]:
-    """Of text that the edit's covariances have not read."""
+    """Of text that the edit's covariances have not read; none where they have read all of it, and no other is given."""
     read, model = edit.sample, edit.model
     corpus = read.corpus if text is None and read else corpus_of(text)
-    if read and corpus == read.corpus:
-        return held_out_windows(model, read, tokens, SHORT)
+    if read and corpus.resolve() == read.corpus.resolve():
+        try:
+            return held_out_windows(model, read, tokens, SHORT)
+        except UserError as error:
+            if text is not None:
+                raise
+            logging.warning("no perplexity and no drift: %s; `text` gives another text", error)
+            return []
     return windows(model.tokenizer, texts(corpus), min(SHORT, model.positions), tokens)

@@ -121,7 +121,8 @@ class Edit:
         prompts, the same text as before; ES_p and GS_p: beginning with the new answer. `tasks` are further multiple
         choice (percent right), by name: files of JSON lines {text, choices, label}, or questions.
 
-        Raises UserError while a later edit is in force, and for text too short for a window.
+        Where the covariances have read all of their text, and no other is given, the log says so, and perplexity and
+        drift are left out. Raises UserError while a later edit is in force, and for text too short for a window.
         """
         self.damaged = damage_of(self, text, tokens, tasks or {}, facts, token_budget)
         return self.damaged
@@ -210,11 +211,11 @@ def edit(
     prompts = prompts_of(chosen)
     before = answered(model, prompts, token_budget)
     prefixes = sample_prefixes(model, seed, editor.prefix_kinds)
-    covariance = covariances_for(model, editor.covariances, text, tokens, token_budget)
+    sample = sample_of(model, editor.covariances, text, tokens)
+    covariance = covariances_for(model, editor.covariances, sample, token_budget)
     targets = optimize_facts(model, chosen, prefixes, editor.target_spec, token_budget) if editor.target_spec else []
     task = replace(_task(chosen, targets, prefixes, covariance, token_budget), neighbours=subjects)
     deltas = editor.edit(model, task)
-    sample = sample_of(model, editor.covariances, text, tokens)
     done = Edit(model, chosen, method, full, deltas, prompts, refused, 0.0, sample, task.trace).apply()
     after = answered(model, prompts, token_budget)
     if not np.isfinite(after[0]).all():

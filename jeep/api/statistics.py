@@ -40,17 +40,12 @@ def cache_folder() -> Path:
 def covariances_for(
     model: EditableModel,
     places: Sequence[Where],
-    text: str | Path | Iterable[str] | None = None,
-    tokens: int | None = None,
+    sample: Sample | None,
     token_budget: int = 2048,
 ) -> dict[Where, Float[Tensor, "..."]]:
-    """E[k kᵀ] of each W_O in `places`, of the model before its first edit; those that the cache lacks are estimated in
-    one pass and kept in it.
-
-    `text` is a file (of JSON lines with a field `text`, or plain lines), some texts, or None: leads of Wikipedia.
-    `tokens` are by default ten for each input of the widest of the W_O.
+    """E[k kᵀ] of each W_O in `places` over a sample (`sample_of`), of the model before its first edit; those that the
+    cache lacks are estimated in one pass and kept in it.
     """
-    sample = sample_of(model, places, text, tokens)
     if sample is None:
         return {}
     content = (sha256(sample.corpus), sample.tokens, sample.length, code_digest("jeep.writing.covariance"))
@@ -61,7 +56,11 @@ def covariances_for(
 def sample_of(
     model: EditableModel, places: Sequence[Where], text: str | Path | Iterable[str] | None, tokens: int | None
 ) -> Sample | None:
-    """What `covariances_for` reads, given the same; None where no covariance is needed."""
+    """What covariances of some W_O are estimated on; None where there is none to estimate.
+
+    `text` is a file (of JSON lines with a field `text`, or plain lines), some texts, or None: leads of Wikipedia.
+    `tokens` are by default ten for each input of the widest of the W_O.
+    """
     if not places:
         return None
     return Sample(

@@ -12,7 +12,7 @@ import pandas as pd
 from jeep.api.defaults import default_space, usual_settings
 from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, prompts_of
-from jeep.api.statistics import covariances_for
+from jeep.api.statistics import covariances_for, sample_of
 from jeep.common.errors import UserError
 from jeep.common.settings import Protocol, places_in, require_layers, with_values
 from jeep.data.facts import Fact
@@ -85,13 +85,14 @@ def tune(
     accepted = draw_points(name, settings, space, 1, random.Random(0))
     point = accepted[0] if accepted else {path: tried[0] for path, tried in space.items()}
     first = checked_editor(name, with_values(settings, point), f"space of {method}")
+    places = first.searched_covariances(space)
     rounds = 2 if finalists else 1
     size = max(1, min(MOST_FACTS, len(chosen) // rounds))
     bench = Bench(
         model,
         [DevelopmentSet("facts", _dealt(_with_known(model, chosen, token_budget), rounds, size), "zsre")],
         sample_prefixes(model, seed, first.prefix_kinds),
-        covariances_for(model, first.searched_covariances(space), text, tokens, token_budget),
+        covariances_for(model, places, sample_of(model, places, text, tokens), token_budget),
         token_budget,
     )
     protocol = Protocol(facts=size, draws=draws, variants=variants, finalists=finalists)

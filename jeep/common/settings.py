@@ -240,9 +240,9 @@ class HarnessTasks(Strict):
     tasks: Annotated[list[str], Field(min_length=1)]
     """Names of its tasks or groups, such as arc_easy, hellaswag, mmlu; those whose metric is a mean over questions."""
     folder: Path | None = None
-    """YAML files of further tasks, such as those with local data."""
+    """YAML files of further tasks, with their data: what lies elsewhere is not seen to change."""
     limit: PositiveInt | None = None
-    """The first N questions of each task; all where absent."""
+    """The first N questions of each task, and of each that a group holds; all where absent."""
     shots: NonNegativeInt = 0
     """Worked examples in front of each question."""
     batch: PositiveInt = 16

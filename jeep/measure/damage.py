@@ -5,6 +5,7 @@ what it makes of text that has nothing to do with them; small tasks that it coul
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,9 +29,12 @@ KINDS = ("generation", "writing", "text", "task", "multi_hop")
 """Of questions, in the order of tables."""
 DRAWN = ("text", "task")
 """What a figure draws over the number of edits."""
-COLUMNS = ["kind", "metric", "unit", "value", "before"]
+COLUMNS = ["kind", "metric", "unit", "value", "before", "chance"]
 Rows = pd.DataFrame
-"""With these columns: `value` and `before`, of one unit, are what the model gives with and without the edit."""
+"""With these columns: `value` and `before`, of one unit, are what the model gives with and without the edit; `chance`
+is what a guess gives, NaN where there is none to make."""
+TEXTS = ["metric", "unit", "number", "text"]
+"""Columns of what a model has written."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,29 @@ class Questions:
         )
 
     def first(self, facts: int, texts: int, questions: int, chains: int) -> "Questions":
-        """The first so many of each part, `questions` being of each task, and texts only where there are references."""
+        """The first so many of each part, `questions` being of each task.
+
+        Topics are those that have references, where any has; chains one of each set of facts, then their second ones.
+        """
+        known = [topic for topic in self.topics if self.references.get(topic.about)]
+        turns: Counter[str] = Counter()
+        turn = []
+        for chain in self.chains:
+            turn.append(turns[_unit(chain)])
+            turns[_unit(chain)] += 1
+        in_turn = sorted(range(len(self.chains)), key=turn.__getitem__)
         return replace(
             self,
             facts=self.facts[:facts],
-            topics=self.topics[:texts],
+            topics=(known or self.topics)[:texts],
             tasks={name: each[:questions] for name, each in self.tasks.items()},
-            chains=self.chains[:chains],
+            chains=[self.chains[number] for number in in_turn[:chains]],
         )
+
+
+def _unit(chain: Chain) -> str:
+    """The edits that a chain takes: chains of the same ones are no independent units."""
+    return "+".join(fact.case_id for fact in chain.facts)
 
 
 def _content(fact: Fact) -> tuple[str, str, str]:
@@ -85,6 +104,8 @@ class Damage:
         self._texts = self._answers(questions.facts)
         self._reference = drift.unedited(model, questions.windows, token_budget) if questions.windows else None
         self._consistency = Consistency(questions.references) if questions.references else None
+        self.texts = pd.DataFrame(columns=TEXTS)
+        """What the model wrote when it was asked last, unaggregated: answers, and texts about subjects."""
         self._before = {kind: self._ask(kind, questions) for kind in KINDS}
 
     def of(self, edited: Sequence[Fact], kinds: Sequence[str] = KINDS) -> Rows:
@@ -92,9 +113,11 @@ class Damage:
 
         kind and metric: generation (ES_g, GS_g, LS_g by an exact match, ES_p and GS_p by a prefix), writing (fluency in
         bits, consistency), text (nll of a token, in nats, and kl, whose `before` is 0), task (each by its name: the
-        share of right answers) and multi_hop (MH by a prefix). A model that answers NaN has NaN in the place of all.
+        share of right answers) and multi_hop (MH by a prefix; a unit is the edits that chains take). A model that
+        answers NaN has NaN in the place of all.
         """
         asked = self.questions.about(edited)
+        self.texts = self.texts[:0]
         parts = [self._paired(kind, asked) for kind in kinds]
         return pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
@@ -107,15 +130,21 @@ class Damage:
             logging.warning("%s: %s", kind, error)
             found = before.assign(value=np.nan)
         key = ["metric", "unit"]
-        paired = found.merge(before.rename(columns={"value": "before"}), on=key, validate="one_to_one")
+        paired = found.drop(columns="chance").merge(
+            before.rename(columns={"value": "before"}), on=key, validate="one_to_one"
+        )
         if kind == "text":
             paired.loc[paired["metric"] == "kl", "before"] = 0.0
         return paired.assign(kind=kind)[COLUMNS]
 
     def _ask(self, kind: str, asked: Questions) -> pd.DataFrame:
         """The model's answers of one kind, as metric, unit and value: the mean over a unit's prompts."""
-        rows = pd.concat([pd.DataFrame(columns=["metric", "unit", "value"]), *_ASK[kind](self, asked)])
-        return rows.astype({"unit": str, "value": float}).groupby(["metric", "unit"], sort=False, as_index=False).mean()
+        rows = pd.concat([pd.DataFrame(columns=["metric", "unit", "value", "chance"]), *_ASK[kind](self, asked)])
+        rows = rows.astype({"unit": str, "value": float, "chance": float})
+        return rows.groupby(["metric", "unit"], sort=False, as_index=False).mean()
+
+    def _keep(self, texts: pd.DataFrame) -> None:
+        self.texts = pd.concat([self.texts, texts[TEXTS].astype({"unit": str})], ignore_index=True)
 
     def _answers(self, facts: Sequence[Fact]) -> pd.DataFrame:
         return answers(self.model, facts, self.questions.metrics, self.token_budget)
@@ -124,14 +153,16 @@ class Damage:
         if asked.facts:
             found = matched(self._answers(asked.facts), self._texts)
             found = found.rename(columns={"case_id": "unit"})
+            self._keep(found)
             yield found.assign(value=found["exact"])[["metric", "unit", "value"]]
             kept = found[found["metric"] != "LS_g"]
             metric = kept["metric"].str.replace("_g", "_p")
             yield kept.assign(metric=metric, value=kept["prefix"])[["metric", "unit", "value"]]
 
     def _writing(self, asked: Questions) -> Iterator[pd.DataFrame]:
-        if asked.topics and self._consistency:
+        if asked.topics:
             texts = compositions(self.model, asked.topics, asked.seed, self.token_budget)
+            self._keep(texts.rename(columns={"case_id": "unit"}).assign(metric="composition"))
             found = written(texts, asked.topics, self._consistency)
             yield found.rename(columns={"case_id": "unit"})[["metric", "unit", "value"]]
 
@@ -144,12 +175,14 @@ class Damage:
     def _task(self, asked: Questions) -> Iterator[pd.DataFrame]:
         for name, questions in asked.tasks.items():
             rows = score_choices(self.model, questions, self.token_budget)
-            yield pd.DataFrame({"metric": name, "unit": rows["number"], "value": rows["acc"]})
+            chance = [1 / len(question.choices) for question in questions]
+            yield pd.DataFrame({"metric": name, "unit": rows["number"], "value": rows["acc"], "chance": chance})
 
     def _multi_hop(self, asked: Questions) -> Iterator[pd.DataFrame]:
         if asked.chains:
             rows = multi_hop(multi_hop_answers(self.model, asked.chains, self.token_budget), asked.chains)
-            yield pd.DataFrame({"metric": rows["metric"], "unit": rows["case_id"], "value": rows["prefix"]})
+            units = {chain.case_id: _unit(chain) for chain in asked.chains}
+            yield pd.DataFrame({"metric": "MH", "unit": rows["case_id"].map(units), "value": rows["prefix"]})
 
 
 _ASK: dict[str, Callable[[Damage, Questions], Iterator[pd.DataFrame]]] = {

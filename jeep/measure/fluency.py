@@ -104,16 +104,18 @@ def _normalized(text: str) -> str:
     return unicodedata.normalize("NFKD", text).replace("\n\n", " ")
 
 
-def written(texts: pd.DataFrame, topics: Sequence[Topic], consistency: Consistency) -> pd.DataFrame:
+def written(texts: pd.DataFrame, topics: Sequence[Topic], consistency: Consistency | None) -> pd.DataFrame:
     """One row per text (fluency, in bits) and per record (consistency, 0 to 1): case_id, metric, number, value.
 
-    A record's consistency is that of all its texts together. Records without reference texts have none; the log
-    counts them.
+    A record's consistency is that of all its texts together. Records without reference texts have none, and the log
+    counts them; where nothing has any (None), there is no consistency.
     """
     rows = [(row.case_id, "fluency", row.number, fluency(row.text)) for row in texts.itertuples()]
     kinds = {topic.case_id: topic.about for topic in topics}
     without = 0
     for case, group in texts.groupby("case_id", sort=False):
+        if consistency is None:
+            continue
         if consistency.has(kinds[case]):
             rows.append((case, "consistency", 0, consistency.of(kinds[case], group["text"].tolist())))
         else:

@@ -4,17 +4,19 @@ Our own multiple-choice scorer (`jeep.measure.choices`) gives the same answers t
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from jeep.common.errors import UserError, blamed_on
+from jeep.common.errors import NotFinite, UserError, blamed_on
 from jeep.common.settings import HarnessTasks
+from jeep.common.storage import sha256
 from jeep.data.facts import Fact
-from jeep.measure.damage import COLUMNS, Rows
+from jeep.measure.damage import COLUMNS, TEXTS, Rows
 from jeep.model.editable import EditableModel
+from jeep.model.readout import SILENT
 
 _PER_QUESTION = ("acc", "exact_match", "em")
 """Metrics that are means over questions, in the order in which one is taken."""
@@ -35,13 +37,19 @@ class Harness:
         self._model = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=asked.batch)
         self._tasks = _manager(asked, TaskManager)
         self._before = self._ask()
+        self.texts = pd.DataFrame(columns=TEXTS)
+        """None."""
+        if self._before["value"].isna().any():
+            raise NotFinite(f"lm-evaluation-harness: {SILENT}")
 
     def of(self, edited: Sequence[Fact], kinds: Sequence[str] = ()) -> Rows:
-        """The share of right answers now: a row for each question, of the kind `ability`, metric being the task.
+        """The share of right answers now: a row for each question, of the kind `ability`, metric being the task; NaN
+        where the model answers NaN.
 
         Raises UserError for a task whose metric is no mean over questions, as a correlation is none.
         """
-        paired = self._ask().merge(self._before.rename(columns={"value": "before"}), on=["metric", "unit"])
+        before = self._before.drop(columns="chance").rename(columns={"value": "before"})
+        paired = self._ask().merge(before, on=["metric", "unit"], validate="one_to_one")
         return paired.assign(kind="ability")[COLUMNS]
 
     def _ask(self) -> pd.DataFrame:
@@ -58,7 +66,7 @@ class Harness:
                 task_manager=self._tasks,
             )
         rows = [row for name in self.asked.tasks for row in _rows(name, found)]
-        return pd.DataFrame(rows, columns=["metric", "unit", "value"])
+        return pd.DataFrame(rows, columns=["metric", "unit", "value", "chance"])
 
 
 def _manager(asked: HarnessTasks, manager: Any) -> Any:
@@ -75,14 +83,26 @@ def _manager(asked: HarnessTasks, manager: Any) -> Any:
     return found
 
 
-def _rows(name: str, found: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """The questions of a task, or of all that a group holds."""
+def _rows(name: str, found: Mapping[str, Any]) -> Iterator[tuple[str, str, float, float]]:
+    """The questions of a task, or of all that a group holds; by the first of its filters, where it has several."""
     for part in _parts(name, found["group_subtasks"]):
-        for sample in sorted(found["samples"][part], key=lambda sample: sample["doc_id"]):
-            metric = next((each for each in _PER_QUESTION if each in sample), None)
+        samples = found["samples"][part]
+        for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+            if sample["filter"] != samples[0]["filter"]:
+                continue
+            metric = next((each for each in _PER_QUESTION if isinstance(sample.get(each), int | float)), None)
             if metric is None:
                 raise UserError(f"{part}: {', '.join(sample['metrics'])} is no mean over questions; leave the task out")
-            yield name, f"{part}/{sample['doc_id']}", float(sample[metric])
+            answers = sample["filtered_resps"]
+            value = math.nan if _silent(answers) else float(sample[metric])
+            yield name, f"{part}/{sample['doc_id']}", value, 1 / len(answers) if len(answers) > 1 else math.nan
+
+
+def _silent(answers: Any) -> bool:
+    """Whether a log-likelihood among a question's answers is NaN, of which the greatest is any one."""
+    if isinstance(answers, list | tuple):
+        return any(map(_silent, answers))
+    return isinstance(answers, float) and math.isnan(answers)
 
 
 def _parts(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -94,12 +114,8 @@ def _parts(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def content_of(asked: HarnessTasks) -> tuple:
-    """What its answers depend on beside the model: settings, files of tasks, and the package."""
+    """What its answers depend on beside the model: settings, all files beside its tasks, and the package."""
     from importlib.metadata import version
 
-    files = sorted(asked.folder.rglob("*.yaml")) if asked.folder else []
-    return (asked.model_dump_json(), [_text(path) for path in files], version("lm_eval"))
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    files = sorted(path for path in asked.folder.rglob("*") if path.is_file()) if asked.folder else []
+    return (asked.model_dump_json(), [(path.name, sha256(path)) for path in files], version("lm_eval"))

@@ -24,8 +24,9 @@ Grid = Mapping[str, Sequence[str]]
 """Models, data sets and methods that a table or figure compares."""
 FEW = 10
 """Below so many edits a Score is of too few records to compare."""
-FAMILIES = {"ours": "Ours: ", "later": "Later: "}
-"""How a claim begins that is about methods which the paper has not, by whose they are."""
+FAMILIES = {"ours": "Ours: ", "later": "Later: ", "beyond": "Beyond: "}
+"""How a claim begins that is none of the paper's: about methods which it has not, by whose they are, or about what it
+does not measure."""
 MARGIN = 2.0
 """Points of Score within which a method is near the best."""
 
@@ -141,7 +142,7 @@ def _reader(place: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def families(claims: pd.DataFrame) -> pd.Series:
-    """Whose methods each claim is about: paper, ours or later."""
+    """What each claim is about: paper, methods of ours or later ones, or beyond, what else edits change."""
     found = pd.Series("paper", index=claims.index)
     for kind, start in FAMILIES.items():
         found[claims["claim"].str.startswith(start)] = kind
@@ -163,12 +164,12 @@ def find_claims(
     """Every claim with its statistic, 95 % interval, p-value and verdict, and those corrected for their number (Holm).
 
     Comparisons are made at `edits` edits, or at the largest number of each data set. `grids` holds what tables 2 and 3
-    (`main`), table 4 (`ablations`), Figure 4 (`curve`), Figure 6 (`sweep`) and a sequence of edits (`sequence`, whose
-    records are `sequence`'s) compare, `sweep` the value of each of its methods, `contrasts` and `words` what the probes
-    of each model found; `damage` are the files of what else edits change. `roles` names what the claims are about: the
-    methods `jeep` and `memit` (or None), `low_high`, pairs of variants with one region alone, `added`, methods that the
-    paper has not by whose they are, and `twins`. Claims about methods of ours, and about later ones, are corrected for
-    their own number.
+    (`main`), table 4 (`ablations`), Figure 4 (`curve`), Figure 6 (`sweep`), what else edits change (`damage`) and a
+    sequence of edits (`sequence`, whose records are `sequence`'s) compare, `sweep` the value of each of its methods,
+    `contrasts` and `words` what the probes of each model found; `damage` are the files of what else edits change.
+    `roles` names what the claims are about: the methods `jeep` and `memit` (or None), `low_high`, pairs of variants
+    with one region alone, `added`, methods that the paper has not by whose they are, and `twins`. Claims about methods
+    of ours, about later ones, and about what else edits change, are corrected for their own number.
     """
     rows: list[dict] = []
     jeep = roles["jeep"]
@@ -178,8 +179,6 @@ def find_claims(
         results = chosen(records, grids["main"], edits)
         rows += _pairs(results, "Tables 2, 3: JEEP has the greatest Score", others, seed)
         rows += _added(results, roles, seed)
-        for claim, where, other, statistic, interval in damage_claims(damage, results, jeep, paper, MARGIN):
-            rows.append(_row(f"{FAMILIES['later']}{claim}", where, jeep, other, statistic, interval))
     if "ablations" in grids:
         results = chosen(records, grids["ablations"], edits)
         others = [(jeep, name) for name in grids["ablations"]["method"] if name != jeep]
@@ -189,6 +188,10 @@ def find_claims(
         rows += _curve(chosen(records, grids["curve"]), roles, seed)
     if "sweep" in grids:
         rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
+    if "damage" in grids:
+        results = chosen(records, grids["damage"])
+        for claim, where, other, statistic, interval in damage_claims(damage, results, jeep, MARGIN):
+            rows.append(_row(f"{FAMILIES['beyond']}{claim}", where, jeep, other, statistic, interval))
     if "sequence" in grids:
         results = chosen(sequence, grids["sequence"])
         last = results[results["edits"] == results.groupby(["dataset", "model"])["edits"].transform("max")]
@@ -207,7 +210,7 @@ def find_claims(
     return table[COLUMNS]
 
 
-_WHOSE = {"ours": "methods of ours", "later": "later methods"}
+_WHOSE = {"ours": "methods of ours", "later": "later methods", "beyond": "what else edits change"}
 
 
 def write_claims(table: pd.DataFrame, out: Path) -> None:
@@ -221,6 +224,6 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
         f"method for all {counts.get('paper', 0)} comparisons"
-        + (f", and for {' and '.join(apart)} by themselves." if apart else ".")
+        + (f", and for {', '.join(apart)} by themselves." if apart else ".")
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

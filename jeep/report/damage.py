@@ -1,7 +1,8 @@
 """What else edits change (`jeep.measure.damage`), as differences to the unedited model with paired intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,13 @@ import pandas as pd
 from jeep.common.errors import UserError
 from jeep.common.settings import UNEDITED
 from jeep.common.storage import atomic
-from jeep.report.intervals import of_mean
-from jeep.report.tables import RUN, Labels, chosen, label, metrics_of
+from jeep.measure.metrics import METRICS, by_argmax
+from jeep.report.intervals import Interval, of_mean, resampled, score, values_of
+from jeep.report.tables import RUN, Labels, chosen, label
 from jeep.report.texts import write_texts
 
 BY = [*RUN, "edits"]
-COLUMNS = [*BY, "kind", "metric", "units", "value", "before", "difference", "low", "high", "p"]
+COLUMNS = [*BY, "kind", "metric", "units", "value", "before", "chance", "difference", "low", "high", "p"]
 TASK_KINDS = ("task", "ability")
 """Whose metrics are shares of right answers."""
 _AS_THEY_ARE = ("nll", "kl")
@@ -25,9 +27,14 @@ def paired(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per run, number of edits, metric and unit: value and before, means over seeds, as tables show them."""
     groups = rows.groupby([*BY, "kind", "metric", "unit"], sort=False, as_index=False)
     # Of a model that answers NaN under one seed nothing is known.
-    means = groups[["value", "before"]].mean(skipna=False)
+    means = groups[["value", "before", "chance"]].mean(skipna=False)
     factor = np.where(means["metric"].isin(_AS_THEY_ARE), 1.0, 100.0)
-    return means.assign(value=means["value"] * factor, before=means["before"] * factor)
+    return means.assign(**{name: means[name] * factor for name in ("value", "before", "chance")})
+
+
+def known(rows: pd.DataFrame) -> pd.Series:
+    """Whether the unedited model does better than by guessing: of what it cannot do nothing is lost."""
+    return ~(rows["before"] <= rows["chance"])
 
 
 def damage_metrics(rows: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +52,7 @@ def damage_metrics(rows: pd.DataFrame) -> pd.DataFrame:
             "units": len(group),
             "value": group["value"].mean(skipna=False),
             "before": group["before"].mean(),
+            "chance": group["chance"].mean(),
             "difference": interval.value,
             "low": interval.low,
             "high": interval.high,
@@ -61,22 +69,70 @@ def _perplexity(row: Mapping[str, float | str]) -> dict:
         return {**row, "metric": "perplexity", **{name: np.exp(row[name]) for name in ("value", "before")}, **rise}
 
 
+def answer_metrics(records: pd.DataFrame, runs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Of `runs` (rows of BY), as `damage_metrics`: Score, and ES_a and GS_a (`metrics.by_argmax`), which records hold.
+
+    Score's difference is by the paired bootstrap of the claims. NaN where the unedited model was not measured.
+    """
+    found = []
+    for key in runs[BY].drop_duplicates().itertuples(index=False):
+        about = dict(zip(BY, key, strict=True))
+        here = records[(records[[*_BESIDE]] == [about[name] for name in _BESIDE]).all(axis=1)]
+        part = here[here["method"].isin([about["method"], UNEDITED])]
+        if about["method"] not in set(part["method"]):
+            continue
+        found += [{**about, **row} for row in (*_score(part, about, seed), *_argmax(part, about["method"]))]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+_BESIDE = ["dataset", "model", "edits"]
+
+
+def _score(part: pd.DataFrame, about: Mapping[str, Any], seed: int) -> Iterator[dict]:
+    runs = [(name, about["edits"]) for name in (about["method"], UNEDITED) if name in set(part["method"])]
+    if not set(METRICS) <= set(part["metric"]):
+        return
+    values = values_of(part, runs)
+    scores = [float(score(np.nanmean(each, (0, 1)))) for each in values]
+    row = {"kind": "score", "metric": "Score", "units": values.shape[2], "value": scores[0]}
+    if len(runs) == 2:
+        interval = resampled(values, lambda means: score(means[0]) - score(means[1]), seed)
+        row |= {"before": scores[1], "difference": interval.value, **_bounds(interval)}
+    yield row
+
+
+def _argmax(part: pd.DataFrame, method: str) -> Iterator[dict]:
+    means = by_argmax(part).groupby(["metric", "case_id", "method"])["value"].mean().mul(100).unstack()
+    if UNEDITED not in means:
+        return
+    for metric, rows in means.groupby(level="metric"):
+        interval = of_mean(rows[method] - rows[UNEDITED])
+        values = {"value": rows[method].mean(), "before": rows[UNEDITED].mean(), "units": len(rows)}
+        yield {"kind": "argmax", "metric": metric, **values, "difference": interval.value, **_bounds(interval)}
+
+
+def _bounds(interval: Interval) -> dict[str, float]:
+    return {name: getattr(interval, name) for name in ("low", "high", "p")}
+
+
 def write_damage(
     damage: Sequence[Path],
     records: Sequence[Path],
     shown: Mapping[str, Sequence[str]],
     labels: Labels,
     about: str,
+    seed: int,
     out: Path,
 ) -> None:
-    """Write `damage_metrics` and the Score of each run as CSV, and what they are at the most edits as Markdown.
+    """Write `answer_metrics` and `damage_metrics` as CSV, and what they are at the most edits as Markdown.
 
     Raises UserError where there are no results for what is `shown`: models, data sets and methods.
     """
     rows = chosen(damage, shown)
     if rows.empty:
         raise UserError(f"nothing was asked of the edits of {', '.join(shown['method'])}")
-    table = pd.concat([damage_metrics(rows), _scores(records, shown, rows)], ignore_index=True)
+    measured = chosen(records, {**shown, "method": [UNEDITED, *shown["method"]]})
+    table = pd.concat([answer_metrics(measured, rows, seed), damage_metrics(rows)], ignore_index=True)
     order = table.assign(number=range(len(table)))
     for column, names in shown.items():
         order[column] = pd.Categorical(order[column], names)
@@ -84,30 +140,13 @@ def write_damage(
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     caption = (
-        f"Edited: the difference to the unedited model, with its 95 % half-width over records, windows or questions; "
-        f"unedited: the value. In percent but for KL, in nats a token. {about}"
+        "Edited: the difference to the unedited model, with its 95 % half-width (of perplexity both ends) over "
+        "records, windows or questions; unedited: the value, and what guessing gives. In percent but for fluency (bits "
+        f"times 100) and KL (nats a token). {about}"
     )
     write_texts(out, {".md": _blocks(table, labels)}, caption)
 
 
-def _scores(records: Sequence[Path], shown: Mapping[str, Sequence[str]], rows: pd.DataFrame) -> pd.DataFrame:
-    """Score of the runs that were asked, and of the unedited model with as many facts measured."""
-    asked = {tuple(row) for row in rows[BY].drop_duplicates().itertuples(index=False)}
-    results = chosen(records, {**shown, "method": [UNEDITED, *(name for name in shown["method"] if name != UNEDITED)]})
-    scores = metrics_of(results, BY)
-    scores = scores[scores["metric"] == "Score"]
-    before = {tuple(row[:-1]): row[-1] for row in scores[scores["method"] == UNEDITED][[*_BESIDE, "value"]].to_numpy()}
-    found = []
-    for row in scores.itertuples():
-        if (row.dataset, row.model, row.method, row.edits) in asked:
-            value = {"value": row.value, "before": before.get((row.dataset, row.model, row.edits), np.nan)}
-            half = {"low": row.value - row.ci95, "high": row.value + row.ci95}
-            about = {"kind": "score", "metric": "Score", "difference": np.nan, "p": np.nan, "units": row.edits}
-            found.append({**{name: getattr(row, name) for name in BY}, **about, **value, **half})
-    return pd.DataFrame(found, columns=COLUMNS)
-
-
-_BESIDE = ["dataset", "model", "edits"]
 _NAMES = {"kl": "KL", "MH": "multi-hop"}
 _HIDDEN = ("nll", "GS_p", "ES_p")
 
@@ -133,16 +172,20 @@ def _blocks(table: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
 
 
 def _unedited(part: pd.DataFrame) -> dict[str, str]:
-    """The values without an edit, from the run that was asked most."""
+    """The values without an edit, from the run that was asked most, and what guessing gives."""
     most = part.sort_values("units", ascending=False, kind="stable").drop_duplicates("metric")
-    values = zip(most["metric"], most["before"], strict=True)
-    return {metric: "" if metric == "kl" or np.isnan(value) else f"{value:.1f}" for metric, value in values}
+    most = most[(most["metric"] != "kl") & most["before"].notna()]
+    return {
+        row.metric: f"{row.before:.1f}" + ("" if np.isnan(row.chance) else f" (chance {row.chance:.1f})")
+        for row in most.itertuples()
+    }
 
 
 def _cell(row) -> str:
     half = (row.high - row.low) / 2
-    if row.metric == "Score":
-        return f"{row.value:.1f}" + ("" if np.isnan(half) else f" ({half:.1f})")
-    digits = ".3g" if row.metric == "kl" else ".1f" if abs(row.difference) < 1000 else ".3g"
-    value = f"{row.difference:{digits if row.metric == 'kl' else '+' + digits}}"
-    return value + ("" if np.isnan(half) else f" ({half:{digits}})")
+    if row.metric == "kl":
+        return f"{row.difference:.3g}" + ("" if np.isnan(half) else f" ({half:.2g})")
+    value = f"{row.difference:+.1f}" if abs(row.difference) < 1000 else f"{row.difference:+.3g}"
+    if row.metric == "perplexity":
+        return value + ("" if np.isnan(half) else f" ({row.low:+.3g} to {row.high:+.3g})")
+    return value + ("" if np.isnan(half) else f" ({half:.1f})")

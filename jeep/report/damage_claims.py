@@ -1,5 +1,6 @@
-"""Does JEEP cost less elsewhere than other methods, where its Score is no lower?"""
+"""Does JEEP cost less elsewhere than other methods of the same Score?"""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,44 +8,53 @@ import pandas as pd
 
 from jeep.common.settings import UNEDITED
 from jeep.measure.metrics import summarize
-from jeep.report.damage import TASK_KINDS, paired
+from jeep.report.damage import TASK_KINDS, known, paired
 from jeep.report.intervals import Interval, of_mean
 
-DRIFT = "JEEP changes other text less, at no lower Score"
-TASKS = "JEEP keeps more of the small tasks, at no lower Score"
+DRIFT = "JEEP changes other text less than a method of the same Score"
+TASKS = "JEEP keeps more of the small tasks than a method of the same Score"
+Claim = tuple[str, dict[str, str], str, str, Interval]
+"""The claim, where it is made, the other method, the statistic, and its interval."""
 
 
-def damage_claims(
-    files: Sequence[Path], records: pd.DataFrame, jeep: str, others: Sequence[str], margin: float
-) -> Iterator[tuple[str, dict[str, str], str, str, Interval]]:
-    """(claim, where, other, statistic, interval) for every method whose Score JEEP's is not more than `margin` below.
+def damage_claims(files: Sequence[Path], records: pd.DataFrame, jeep: str, margin: float) -> Iterator[Claim]:
+    """For every method whose Score is within `margin` points of JEEP's, at the most edits of each model and data set.
 
-    Positive where JEEP does better: paired over the windows of held-out text, and over the questions of all tasks, at
-    the largest number of edits of each model and data set.
+    Positive where JEEP does better: paired over the windows of held-out text, and over the questions of the tasks that
+    the unedited model can do, each task weighing the same. The log names methods whose Score is another. A model that
+    answers NaN leaves a claim undecided.
     """
-    if not files:
-        return
-    rows = paired(pd.concat(map(pd.read_parquet, files), ignore_index=True))
-    edited = [name for name in others if name not in (jeep, UNEDITED)]
-    for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False):
+    rows = paired(pd.concat(map(pd.read_parquet, files), ignore_index=True)) if files else pd.DataFrame()
+    for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False) if len(rows) else ():
         edits = int(part["edits"].max())
         part = part[part["edits"] == edits]
         here = (records["dataset"] == dataset) & (records["model"] == model) & (records["edits"] == edits)
         scores = _scores(records[here])
-        methods = set(part["method"])
-        for other in edited if jeep in methods and jeep in scores else ():
-            if other not in methods or other not in scores or scores[jeep] < scores[other] - margin:
+        for other in dict.fromkeys(part["method"]):
+            if other in (jeep, UNEDITED) or not {jeep, other} <= scores.keys():
+                continue
+            if abs(scores[jeep] - scores[other]) > margin:
+                ours, its = scores[jeep], scores[other]
+                logging.info("%s, %s: %s has Score %.1f, %s %.1f: not compared", model, dataset, jeep, ours, other, its)
                 continue
             where = {"dataset": str(dataset), "model": str(model)}
-            for claim, kinds, metric, factor, statistic in (
-                (DRIFT, ["text"], "kl", -1000.0, "KL, thousandths of a nat a token"),
-                (TASKS, TASK_KINDS, None, 1.0, "points in all tasks"),
-            ):
-                asked = part[part["kind"].isin(kinds) & (part["metric"].isin([metric]) | (metric is None))]
-                values = asked.pivot_table(index=["metric", "unit"], columns="method", values="value")
-                if {jeep, other} <= set(values):
-                    difference = factor * (values[jeep] - values[other])
-                    yield claim, where, other, f"{statistic}, paired, {edits} edits", of_mean(difference)
+            for claim, statistic, difference in _differences(part, jeep, other):
+                yield claim, where, other, f"{statistic}, paired, {edits} edits", of_mean(difference)
+
+
+def _differences(part: pd.DataFrame, jeep: str, other: str) -> Iterator[tuple[str, str, pd.Series]]:
+    """How much better JEEP is on each window, and on each question."""
+    drift = part[part["metric"] == "kl"].pivot(index="unit", columns="method", values="value")
+    if {jeep, other} <= set(drift):
+        yield DRIFT, "KL, thousandths of a nat a token", 1000 * (drift[other] - drift[jeep])
+    tasks = part[part["kind"].isin(TASK_KINDS)]
+    means = tasks.groupby("metric")[["before", "chance"]].mean()
+    tasks = tasks[tasks["metric"].isin(means.index[known(means)])]
+    answers = tasks.pivot(index=["metric", "unit"], columns="method", values="value")
+    if {jeep, other} <= set(answers):
+        difference = answers[jeep] - answers[other]
+        sizes = difference.groupby(level="metric").transform("size")
+        yield TASKS, "points in a mean task", difference * len(difference) / (sizes * sizes.index.unique(0).size)
 
 
 def _scores(records: pd.DataFrame) -> dict[str, float]:

@@ -43,6 +43,7 @@ def write_report(
         claims=paper.to_dict("records"),
         ours=found[whose == "ours"].to_dict("records"),
         later=found[whose == "later"].to_dict("records"),
+        beyond=found[whose == "beyond"].to_dict("records"),
         verdicts=paper["verdict"].value_counts().to_dict(),
         corrected=paper["corrected"].value_counts().to_dict(),
         figures={path.stem: os.path.relpath(path, out.parent) for path in figures},

@@ -24,6 +24,7 @@ from jeep.stages.options import (
     Records,
     RunColumns,
     SampleOptions,
+    Seed,
     Words,
 )
 
@@ -42,6 +43,7 @@ def damage(
     runs: JsonList,
     deltas: Files,
     run_columns: RunColumns = None,
+    texts: Path,
     out: Out,
 ) -> None:
     """Ask a model the same questions without any edit and with each; runs that are in the file already are kept.
@@ -54,6 +56,7 @@ def damage(
         amounts: how much of each is asked, as JSON
         runs: for each run its method, dtype and numbers of edits, as JSON
         deltas: each run's folder of changes
+        texts: where it is kept what the edited models wrote
     """
     from jeep.common.provenance import code_digest
     from jeep.data.chains import read_chains
@@ -77,7 +80,7 @@ def damage(
     ).about(edited)
     questions = questions.first(asked.facts, asked.texts, asked.questions, asked.chains)
     code = code_digest("jeep.stages.damage:damage")
-    job = DamageRun(edited, run_columns or {}, code, out)
+    job = DamageRun(edited, run_columns or {}, code, out, texts)
     for model, chosen in checkpoint.by_precision(list(zip(runs, deltas, strict=True)), [run["dtype"] for run in runs]):
         whole = replace(questions, windows=held_out_windows(model, sample, asked.tokens, asked.window))
         budget = checkpoint.token_budget
@@ -124,6 +127,7 @@ def damage_table(
     methods: Methods,
     labels: Labels,
     about: str,
+    seed: Seed = 0,
     out: Out,
 ) -> None:
     """Tabulate what else edits change, as differences to the unedited model: CSV and Markdown.
@@ -134,7 +138,7 @@ def damage_table(
     """
     from jeep.report.damage import write_damage
 
-    write_damage(damage, records, {"model": models, "dataset": datasets, "method": methods}, labels, about, out)
+    write_damage(damage, records, {"model": models, "dataset": datasets, "method": methods}, labels, about, seed, out)
 
 
 def damage_figure(*, table: Path, labels: Labels, out: Figure) -> None:

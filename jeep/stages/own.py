@@ -103,9 +103,9 @@ def edit_facts(
     for row in done.refused:
         logging.warning("record %s left out: %s", row["case_id"], row["reason"])
     logging.info("%s", done)
+    logging.info("saved in %s", done.save(out))
     if damage:
         logging.info("%s", done.damage(token_budget=given.token_budget).to_string(index=False))
-    logging.info("saved in %s", done.save(out))
     if report is not None:
         logging.info("report in %s", done.report(report))
 

@@ -84,11 +84,11 @@ def sequence(
     given = Given(covariance, eigenvectors, norms, neighbours, hypernetwork, solver)
     task = given.task(model, [], read_json(prefixes) if prefixes else ["{}"], checkpoint.token_budget)
     code = code_digest("jeep.stages.sequence:sequence", *([f"jeep.editors.{editor}"] if editor else []))
+    windows = held_out_windows(model, sample, held_out, SHORT) if held_out else []
     mark = fingerprint(
-        model, method, chosen, edits, measure_every, task.prefixes, metrics, sample, held_out, stamps(given.files), code
+        model, method, chosen, edits, measure_every, task.prefixes, metrics, windows, stamps(given.files), code
     )
     folder = out.with_name(f".{out.stem}.partial")
-    windows = held_out_windows(model, sample, held_out, SHORT) if held_out else []
     run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, windows, folder, mark)
     results, notes, total = run.run()
     write_json(trace, [{**(run_columns or {}), **note} for note in notes])

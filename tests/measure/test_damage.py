@@ -91,7 +91,7 @@ def test_only_what_is_edited_is_asked_about(model):
     edited = {fact.case_id for fact in FACTS[:2]}
     for kind in ("generation", "writing"):
         assert set(rows.loc[rows["kind"] == kind, "unit"]) == edited
-    assert set(rows.loc[rows["kind"] == "multi_hop", "unit"]) == {"c0", "c1"}
+    assert set(rows.loc[rows["kind"] == "multi_hop", "unit"]) == edited, "chains of one fact are one unit"
     assert len(rows[rows["metric"] == "kl"]) == len(WINDOWS)
     assert set(damage.of(FACTS, ["task"])["kind"]) == {"task"}
 
@@ -117,6 +117,35 @@ def test_the_first_of_each_part():
     asked = questions().first(1, 2, 1, 3)
     assert [len(each) for each in (asked.facts, asked.topics, asked.tasks["sums"], asked.chains)] == [1, 2, 1, 3]
     assert asked.windows == WINDOWS
+
+
+def test_chains_of_other_facts_and_topics_with_references_come_first():
+    chains = [Chain(f"{n}-{k}", (FACTS[n],), ("Where?",), ("x",), ("y",)) for n in (0, 1) for k in (0, 1)]
+    topics = [Topic("a", ("A",), "in/Nowhere"), Topic("b", ("B",), "in/France")]
+    asked = questions(chains=chains, topics=topics).first(1, 1, 1, 3)
+    assert [chain.case_id for chain in asked.chains] == ["0-0", "1-0", "0-1"]
+    assert [topic.case_id for topic in asked.topics] == ["b"]
+
+
+def test_texts_without_references_are_fluent_or_not(model):
+    rows = Damage(model, questions(references={}), 500).of(FACTS, ["writing"])
+    assert set(rows["metric"]) == {"fluency"}
+
+
+def test_what_is_written_is_kept(model):
+    damage = Damage(model, questions(), 500)
+    rows = damage.of(FACTS[:1])
+    assert set(damage.texts["unit"]) == {FACTS[0].case_id}
+    exact = damage.texts[damage.texts["metric"] == "ES_g"]["text"].tolist()
+    assert exact == answers(model, FACTS[:1], "counterfact", 500).query("metric == 'ES_g'")["text"].tolist()
+    assert (damage.texts["metric"] == "composition").sum() == 1
+    assert len(rows)
+
+
+def test_a_guess_is_one_of_the_choices(model):
+    rows = Damage(model, questions(), 500).of(FACTS)
+    assert set(rows.loc[rows["kind"] == "task", "chance"]) == {0.5}
+    assert rows.loc[rows["kind"] != "task", "chance"].isna().all()
 
 
 def test_prompts_of_a_fact_are_one_unit(model):

@@ -1,13 +1,14 @@
 """What else edits change, by hand from made-up answers."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 
 from jeep.common.errors import UserError
 from jeep.report.claims import find_claims
-from jeep.report.damage import damage_metrics, write_damage
+from jeep.report.damage import damage_metrics, known, write_damage
 from jeep.report.damage_claims import DRIFT, TASKS
 from jeep.report.figures.damage import _points, draw_damage
 
@@ -23,16 +24,16 @@ def asked(method, edits, nll, kl, right, seed=0):
     rows += [("task", "sums", str(n), float(value), float(n < 3)) for n, value in enumerate(right)]
     rows += [("generation", "LS_g", "f1", 0.5, 1.0), ("generation", "LS_g", "f2", 1.0, 1.0)]
     rows += [("writing", "fluency", "f1", 6.0, 6.2)]
-    return pd.DataFrame(rows, columns=["kind", "metric", "unit", "value", "before"]).assign(
-        **RUN | {"seed": seed}, method=method, edits=edits
-    )
+    found = pd.DataFrame(rows, columns=["kind", "metric", "unit", "value", "before"])
+    found["chance"] = found["kind"].map({"task": 0.5})
+    return found.assign(**RUN | {"seed": seed}, method=method, edits=edits)
 
 
 def measured(method, edits, score):
-    cells = [(f"f{n}", metric, score) for n in range(2) for metric in ("ES", "GS", "LS")]
-    return pd.DataFrame(cells, columns=["case_id", "metric", "value"]).assign(
-        **RUN, method=method, edits=edits, preset=""
-    )
+    """Records f0 and f1; of the edited models both new answers are the argmax, of the unedited one half of them."""
+    cells = [(f"f{n}", metric, score, float(score > 0.5 or n)) for n in range(2) for metric in ("ES", "GS", "LS")]
+    rows = pd.DataFrame(cells, columns=["case_id", "metric", "value", "argmax"])
+    return rows.assign(**RUN, method=method, edits=edits, preset="")
 
 
 @pytest.fixture
@@ -85,17 +86,19 @@ def test_a_model_that_answered_nan_is_no_mean_of_the_others(files):
 
 def test_the_table_shows_the_unedited_values_and_what_each_edit_changes(files, tmp_path):
     out = tmp_path / "damage.csv"
-    write_damage(*files, SHOWN, LABELS, "Little was asked.", out)
+    write_damage(*files, SHOWN, LABELS, "Little was asked.", 0, out)
     lines = [line for line in out.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     rows = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
     assert list(rows) == ["unedited", "jeep", "rome"]
     assert rows["unedited"] | {"Model": ""} == {
-        "Model": "", "Method": "unedited", "Score": "20.0", "LS_g": "100.0", "fluency": "620.0", "perplexity": "2.7",
-        "KL": "", "sums": "75.0",
+        "Model": "", "Method": "unedited", "Score": "20.0", "ES_a": "50.0", "GS_a": "50.0", "LS_g": "100.0",
+        "fluency": "620.0", "perplexity": "2.7", "KL": "", "sums": "75.0 (chance 50.0)",
     }  # fmt: skip
     assert rows["rome"]["sums"].startswith("-50.0 (")
-    assert rows["rome"]["Score"].startswith("80.0")
+    assert rows["rome"]["Score"] == "+60.0 (0.0)"
+    assert rows["rome"]["ES_a"].startswith("+50.0 (")
+    assert re.match(r"\+82\.2 \(-.* to \+.*\)", rows["rome"]["perplexity"])
     assert rows["jeep"]["sums"] == "+0.0 (0.0)"
     assert rows["jeep"]["fluency"] == "-20.0"
     assert "Little was asked." in out.with_suffix(".md").read_text()
@@ -105,12 +108,12 @@ def test_the_table_shows_the_unedited_values_and_what_each_edit_changes(files, t
 
 def test_nothing_of_what_is_shown_is_one_clear_line(files, tmp_path):
     with pytest.raises(UserError, match="nothing was asked of the edits of mend"):
-        write_damage(*files, SHOWN | {"method": ["mend"]}, LABELS, "", tmp_path / "damage.csv")
+        write_damage(*files, SHOWN | {"method": ["mend"]}, LABELS, "", 0, tmp_path / "damage.csv")
 
 
 def test_points_are_score_drift_and_what_is_lost(files, tmp_path):
     out = tmp_path / "damage.csv"
-    write_damage(*files, SHOWN, LABELS, "", out)
+    write_damage(*files, SHOWN, LABELS, "", 0, out)
     points = _points(pd.read_csv(out)).set_index("method")
     assert points.loc["rome", ["score", "unedited", "drift", "lost"]].tolist() == pytest.approx([80, 20, 0.2, 50])
     assert points.loc["jeep", "lost"] == 0
@@ -118,33 +121,55 @@ def test_points_are_score_drift_and_what_is_lost(files, tmp_path):
     assert (tmp_path / "damage.png").stat().st_size > 10_000
 
 
-def claims(files, score=0.8, swap=False):
+def claims(files, score=0.8, swap=False, broken=()):
+    """Twenty times as many windows and questions, no two of them alike."""
     damage, records = (pd.read_parquet(each[0]) for each in files)
     if swap:
         damage["method"] = damage["method"].map({"jeep": "rome", "rome": "jeep"})
     more = [damage[damage["kind"] != "generation"].assign(unit=damage["unit"] + f"-{n}") for n in range(20)]
     damage = pd.concat(more, ignore_index=True)
-    noise = pd.Series(range(len(damage))) % 7 / 1000
-    damage["value"] = damage["value"].to_numpy() + noise.to_numpy()
+    damage["value"] += pd.Series(range(len(damage))) % 7 / 1000
+    damage.loc[damage["method"].isin(broken), "value"] = float("nan")
     damage.to_parquet(files[0][0])
     records.loc[records["method"] == "jeep", "value"] = score
     records.to_parquet(files[1][0])
     grid = {"model": ["m"], "dataset": ["d"], "method": ["none", "jeep", "rome"]}
-    roles = {"jeep": "jeep", "memit": None, "low_high": [], "added": {"ours": [], "later": []}, "twins": []}
-    found = find_claims(files[1], 2, {"main": grid}, roles, {}, {}, {}, 0, damage=files[0])
-    return found[found["claim"].str.contains("no lower Score")].set_index("claim")
+    roles = {"jeep": "jeep", "memit": None, "low_high": [], "added": {"ours": [], "later": ["rome"]}, "twins": []}
+    found = find_claims(files[1], 1, {"damage": grid}, roles, {}, {}, {}, 0, damage=files[0])
+    return found[found["claim"].str.startswith("Beyond: ")].set_index("claim")
 
 
 def test_a_claim_that_jeep_costs_less_is_supported(files):
     found = claims(files)
-    assert found["verdict"].to_dict() == {f"Later: {DRIFT}": "supported", f"Later: {TASKS}": "supported"}
-    assert found.loc[f"Later: {DRIFT}", "value"] == pytest.approx(180, rel=0.05), "thousandths of a nat"
-    assert found.loc[f"Later: {TASKS}", "value"] == pytest.approx(50, rel=0.05)
+    assert found["verdict"].to_dict() == {f"Beyond: {DRIFT}": "supported", f"Beyond: {TASKS}": "supported"}
+    assert found.loc[f"Beyond: {DRIFT}", "value"] == pytest.approx(180, rel=0.05), "thousandths of a nat"
+    assert found.loc[f"Beyond: {TASKS}", "value"] == pytest.approx(50, rel=0.05)
 
 
 def test_and_is_refuted_where_it_costs_more(files):
     assert set(claims(files, swap=True)["verdict"]) == {"refuted"}
 
 
-def test_it_is_not_made_where_jeeps_score_is_lower(files):
-    assert claims(files, score=0.7).empty
+@pytest.mark.parametrize("score", [0.7, 0.9])
+def test_methods_of_another_score_are_not_compared(files, score, caplog):
+    caplog.set_level("INFO")
+    assert claims(files, score=score).empty
+    assert "not compared" in caplog.text
+
+
+def test_a_model_that_answers_nan_leaves_the_claims_undecided(files):
+    found = claims(files, broken=["jeep"])
+    assert len(found) == 2
+    assert set(found["verdict"]) == {"undecided"}
+
+
+def test_tasks_weigh_the_same_and_those_at_chance_nothing(files):
+    damage = pd.read_parquet(files[0][0])
+    task = damage[damage["kind"] == "task"]
+    small = task[task["unit"] == "0"].assign(metric="small", value=1.0, before=1.0)
+    guessed = task.assign(metric="guessed", before=0.5, value=task["method"].map({"jeep": 0.0, "rome": 1.0}))
+    pd.concat([damage, small, guessed], ignore_index=True).to_parquet(files[0][0])
+    found = claims(files).loc[f"Beyond: {TASKS}"]
+    assert found["value"] == pytest.approx(25, rel=0.05), "50 points in sums, none in small"
+    table = damage_metrics(pd.read_parquet(files[0][0]))
+    assert table[known(table)]["metric"].isin(["guessed"]).sum() == 0

@@ -9,13 +9,19 @@ from conftest import city_facts, random_network
 
 from jeep.common.errors import UserError
 from jeep.data.choices import Choice
+from jeep.data.topics import Topic
+from jeep.measure import damage
 from jeep.measure.damage import Damage, Questions
 from jeep.model.editable import EditableModel
 from jeep.model.files import write_of
 from jeep.runs.damage import DamageRun
 
 FACTS = city_facts()[:3]
-QUESTIONS = Questions(windows=[(7, 3, 11, 5), (4, 8, 1, 12)], tasks={"sums": [Choice("1 + 1 =", ("2", "3"), 0)]})
+QUESTIONS = Questions(
+    topics=[Topic(FACTS[0].case_id, ("The city of",), "in/France")],
+    windows=[(7, 3, 11, 5), (4, 8, 1, 12)],
+    tasks={"sums": [Choice("1 + 1 =", ("2", "3"), 0)]},
+)
 RUN = {"dtype": "float32", "edits": [1, 3]}
 
 
@@ -37,6 +43,7 @@ def edit(model, folder, method, seed):
 @pytest.fixture
 def asked(monkeypatch):
     """The numbers of facts and the kinds of questions of each time a model is asked."""
+    monkeypatch.setattr(damage, "compositions", partial(damage.compositions, length=15))
     calls, real = [], Damage.of
 
     def of(self, edited, kinds):
@@ -48,7 +55,7 @@ def asked(monkeypatch):
 
 
 def ask(model, runs, out, code="code"):
-    job = DamageRun(FACTS, {"model": "m", "dataset": "d", "seed": 0}, code, out)
+    job = DamageRun(FACTS, {"model": "m", "dataset": "d", "seed": 0}, code, out, out.with_suffix(".texts"))
     job.ask(model, partial(Damage, model, QUESTIONS, 100), QUESTIONS, runs)
     job.finish([run["method"] for run, _ in runs])
     return pd.read_parquet(out)
@@ -71,6 +78,8 @@ def test_a_run_whose_edit_is_the_same_is_kept(model, tmp_path, asked):
     pd.testing.assert_frame_equal(*(each[each["method"] == "one"].reset_index(drop=True) for each in (first, second)))
     drift = [each[(each["method"] == "other") & (each["metric"] == "kl")]["value"].mean() for each in (first, second)]
     assert drift[0] != drift[1]
+    texts = pd.read_parquet(out.with_suffix(".texts"))
+    assert texts.groupby("method")["mark"].nunique().to_dict() == {"one": 1, "other": 1}
     asked.clear()
     ask(model, [one], out, code="other code")
     assert len(asked) == 2, "the code has changed"
@@ -106,7 +115,7 @@ def test_two_methods_with_the_same_change_are_two(model, tmp_path, asked):
     assert found["method"].value_counts().nunique() == 1
 
 
-def test_the_model_is_as_it_was(model, tmp_path):
+def test_the_model_is_as_it_was(model, tmp_path, asked):
     before = model.identity
     ask(model, [edit(model, tmp_path, "a", 1)], tmp_path / "out.parquet")
     assert model.identity == before

@@ -108,13 +108,14 @@ def _questions(
 ) -> dict[str, list[dict]]:
     """What models are asked beside the facts' own prompts, as rows by the names of files.
 
-    The task about facts is of the dev split: no editor is trained on it, and none is told to spare it.
+    No editor is trained on any of it or told to spare it: facts are of the dev split, next words of the articles at the
+    end of the order in which covariances read them (`jeep.data.corpus.sampled_texts`).
     """
     split = {part: [fact for fact in facts if demo.split_of(fact.subject) == part] for part in SPLITS}
-    drawn = random.Random(seed).sample(texts, len(texts))
+    last = random.Random(seed).sample(texts, len(texts))[::-1]
     tasks = {
         "facts": fact_choices(split["dev"], TASK, seed),
-        "next_word": next_words(drawn, TASK, seed),
+        "next_word": next_words(last, TASK, seed),
         "agreement": agreement(TASK, seed),
         "arithmetic": arithmetic(TASK, seed),
     }

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from jeep.report.damage import BY, TASK_KINDS
+from jeep.report.damage import BY, TASK_KINDS, known
 from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
-from jeep.report.tables import Labels, label
+from jeep.report.tables import RUN, Labels, label
 
 LEFT = "KL to the unedited model on held-out text (nats a token)"
 RIGHT = "small tasks: points lost"
@@ -20,8 +20,9 @@ _LEAST = 1e-6
 def draw_damage(table: Path, labels: Labels, out: Path) -> None:
     """A row of two panels for each model and data set: Score over the drift, and over the loss in the small tasks.
 
-    A point is a method at its most edits, with 95 % bars; a line joins its numbers of edits, the smaller ones small.
-    The dashed line is the Score of the unedited model. What lies above and to the left is better.
+    A point is a method at its most edits, with 95 % bars (of Score, of its difference to the unedited model); a line
+    joins its numbers of edits, the smaller ones small. The dashed line is the Score of the unedited model. What lies
+    above and to the left is better.
     """
     points = _points(pd.read_csv(table))
     groups = list(points.groupby(["model", "dataset"], sort=False))
@@ -46,11 +47,18 @@ def draw_damage(table: Path, labels: Labels, out: Path) -> None:
 
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run and number of edits: Score, drift and the points lost (tasks, all alike), with half-widths."""
+    """A row for each run and number of edits: Score, drift and the points lost in a mean task, with half-widths.
+
+    Tasks are those that were asked of every number of edits of a method, or all where none was.
+    """
     found = []
-    for key, run in table.groupby(BY, sort=False):
+    counts = table.groupby(RUN)["edits"].transform("nunique")
+    asked = table.groupby([*RUN, "metric"])["edits"].transform("nunique")
+    everywhere = table.assign(everywhere=asked == counts)
+    for key, run in everywhere.groupby(BY, sort=False):
         score, drift = run[run["metric"] == "Score"], run[run["metric"] == "kl"]
-        tasks = run[run["kind"].isin(TASK_KINDS)]
+        tasks = run[run["kind"].isin(TASK_KINDS) & known(run)]
+        tasks = tasks[tasks["everywhere"]] if tasks["everywhere"].any() else tasks
         halves = (tasks["high"] - tasks["low"]) / 2
         found.append(
             {
@@ -60,7 +68,7 @@ def _points(table: pd.DataFrame) -> pd.DataFrame:
                 "unedited": score["before"].mean(),
                 "drift": max(drift["difference"].mean(), _LEAST),
                 "drift_half": (drift["high"] - drift["low"]).mean() / 2,
-                "lost": -tasks["difference"].mean(),
+                "lost": -tasks["difference"].mean(skipna=False),
                 "lost_half": np.sqrt((halves**2).sum()) / len(tasks) if len(tasks) else np.nan,
             }
         )
