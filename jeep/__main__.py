@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = "--traceback" in arguments
     arguments = [word for word in arguments if word != "--traceback"]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "datasets", "transformers"):
+    for name in ("httpx", "datasets", "transformers", "fontTools"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with stoppable():

@@ -64,7 +64,7 @@ class Demands:
         dtype = self.plan.precision(model, dataset, method)
         return needs.running(sizes, dtype) + _editing(sizes, dtype, editor, facts, len(editor.covariances))
 
-    def damage(self, sizes: Sizes, model: str, dataset: str, seed: str) -> float:
+    def damage(self, sizes: Sizes, model: str, dataset: str, seed: str | int) -> float:
         """The model in the widest of its methods' precisions, and what it answers without an edit."""
         runs = self.plan.damage_runs[model, dataset, int(seed)]
         used = {self.plan.precision(model, dataset, run.method) for run in runs}

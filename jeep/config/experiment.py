@@ -80,16 +80,23 @@ class EditSequence(Grid):
 class Damage(Grid):
     """What else the edits change: free answers, texts, held-out text, small tasks, questions that follow from edits."""
 
-    numbers: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
-    """Numbers of facts edited at once; the experiment's where absent."""
+    numbers: dict[Name, Annotated[list[PositiveInt], Field(min_length=1)]] = Field(default_factory=dict)
+    """Numbers of facts edited at once, by data set; the experiment's where absent."""
     tasks: dict[Name, Other] = Field(default_factory=dict)
     """Multiple choice, by name: JSON lines of text, choices and label."""
     amounts: Amounts = Amounts()
     harness: HarnessTasks | None = None
 
     def counts(self, dataset: str, edits: int) -> list[int]:
-        """Of every data set the same."""
-        return sorted(set(self.numbers or [edits]))
+        """Those of the data set."""
+        return sorted(set(self.numbers.get(dataset, [edits])))
+
+    @model_validator(mode="after")
+    def _known_sets(self) -> "Damage":
+        for name in self.numbers:
+            if name not in self.datasets:
+                raise ValueError(f"numbers: {name!r} is none of datasets")
+        return self
 
 
 class Sweep(Curved):

@@ -131,7 +131,7 @@ def write_damage(
     rows = chosen(damage, shown)
     if rows.empty:
         raise UserError(f"nothing was asked of the edits of {', '.join(shown['method'])}")
-    measured = chosen(records, {**shown, "method": [UNEDITED, *shown["method"]]})
+    measured = chosen(records, {**shown, "method": list(dict.fromkeys([UNEDITED, *shown["method"]]))})
     table = pd.concat([answer_metrics(measured, rows, seed), damage_metrics(rows)], ignore_index=True)
     order = table.assign(number=range(len(table)))
     for column, names in shown.items():

@@ -14,7 +14,7 @@ from jeep.report.figures.damage import _points, draw_damage
 
 RUN = {"model": "m", "dataset": "d", "seed": 0}
 LABELS = {"models": {"m": "The model"}, "datasets": {"d": "The set"}, "methods": {"none": "unedited"}}
-SHOWN = {"model": ["m"], "dataset": ["d"], "method": ["jeep", "rome"]}
+SHOWN = {"model": ["m"], "dataset": ["d"], "method": ["none", "jeep", "rome"]}
 
 
 def asked(method, edits, nll, kl, right, seed=0):

@@ -22,6 +22,7 @@ def damaged(config, methods=("none", "memit")):
         "models": ["tiny"],
         "datasets": ["cities"],
         "methods": list(methods),
+        "numbers": {"cities": [6]},
         "tasks": {"colours": {"kind": "path", "path": "colours.jsonl"}},
         "harness": {"tasks": ["colours_local"], "folder": "tasks", "limit": 4},
         "amounts": {"facts": 4, "texts": 2, "tokens": 200, "window": 16, "questions": 3, "chains": 3},
