@@ -101,8 +101,8 @@ class Damage:
     def __init__(self, model: EditableModel, questions: Questions, token_budget: int):
         """Ask `model`, which no edit may have changed. Raises NotFinite where it answers NaN."""
         self.model, self.questions, self.token_budget = model, questions, token_budget
-        self._texts = self._answers(questions.facts)
-        self._reference = drift.unedited(model, questions.windows, token_budget) if questions.windows else None
+        self._unedited_texts: pd.DataFrame | None = None
+        self._reference: drift.Reference | None = None
         self._consistency = Consistency(questions.references) if questions.references else None
         self.texts = pd.DataFrame(columns=TEXTS)
         """What the model wrote when it was asked last, unaggregated: answers, and texts about subjects."""
@@ -133,8 +133,6 @@ class Damage:
         paired = found.drop(columns="chance").merge(
             before.rename(columns={"value": "before"}), on=key, validate="one_to_one"
         )
-        if kind == "text":
-            paired.loc[paired["metric"] == "kl", "before"] = 0.0
         return paired.assign(kind=kind)[COLUMNS]
 
     def _ask(self, kind: str, asked: Questions) -> pd.DataFrame:
@@ -146,12 +144,11 @@ class Damage:
     def _keep(self, texts: pd.DataFrame) -> None:
         self.texts = pd.concat([self.texts, texts[TEXTS].astype({"unit": str})], ignore_index=True)
 
-    def _answers(self, facts: Sequence[Fact]) -> pd.DataFrame:
-        return answers(self.model, facts, self.questions.metrics, self.token_budget)
-
     def _generation(self, asked: Questions) -> Iterator[pd.DataFrame]:
         if asked.facts:
-            found = matched(self._answers(asked.facts), self._texts)
+            texts = answers(self.model, asked.facts, asked.metrics, self.token_budget)
+            self._unedited_texts = texts if self._unedited_texts is None else self._unedited_texts
+            found = matched(texts, self._unedited_texts)
             found = found.rename(columns={"case_id": "unit"})
             self._keep(found)
             yield found.assign(value=found["exact"])[["metric", "unit", "value"]]
@@ -166,11 +163,17 @@ class Damage:
             found = written(texts, asked.topics, self._consistency)
             yield found.rename(columns={"case_id": "unit"})[["metric", "unit", "value"]]
 
-    def _text(self, _: Questions) -> Iterator[pd.DataFrame]:
-        if self._reference:
+    def _text(self, asked: Questions) -> Iterator[pd.DataFrame]:
+        if not asked.windows:
+            return
+        if self._reference is None:
+            self._reference = drift.unedited(self.model, asked.windows, self.token_budget)
+            values = {"nll": [float(nll.double().mean()) for nll in self._reference.nll], "kl": 0.0}
+        else:
             rows = drift.drift(self.model, self._reference, self.token_budget)
-            for metric, column in (("nll", "nll_after"), ("kl", "kl")):
-                yield pd.DataFrame({"metric": metric, "unit": rows["window"], "value": rows[column] / rows["tokens"]})
+            values = {"nll": rows["nll_after"] / rows["tokens"], "kl": rows["kl"] / rows["tokens"]}
+        for metric, value in values.items():
+            yield pd.DataFrame({"metric": metric, "unit": range(len(asked.windows)), "value": value})
 
     def _task(self, asked: Questions) -> Iterator[pd.DataFrame]:
         for name, questions in asked.tasks.items():
