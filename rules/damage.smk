@@ -54,7 +54,7 @@ def task_names():
 
 def question_options(wildcards):
     """Topics are in the data set's own file, where no other is named."""
-    files = {name.rpartition(".")[2]: other_file(name) for name in question_names(wildcards)}
+    files = {name.rpartition(".")[2]: file_of(name, OTHERS[name]) for name in question_names(wildcards)}
     if "references" in files:
         files.setdefault("topics", dataset_file(wildcards))
     return " ".join(option(part, path) for part, path in files.items())
@@ -64,7 +64,7 @@ def question_inputs(wildcards):
     """The same, for the DAG."""
     names = question_names(wildcards)
     own = [dataset_input(wildcards)] if f"{wildcards.dataset}.references" in names else []
-    return list(dict.fromkeys([*own, *(other_input(name) for name in [*names, *task_names()])]))
+    return list(dict.fromkeys([*own, *(input_of(name, OTHERS[name]) for name in [*names, *task_names()])]))
 
 
 def damage_columns(wildcards):
@@ -106,7 +106,7 @@ rule damage:
         options=model_options,
         sample=lambda wildcards: sample_sizes(wildcards.model),
         questions=question_options,
-        tasks=options("task", [f"{name.partition('.')[2]}={other_file(name)}" for name in task_names()]),
+        tasks=options("task", [f"{name.partition('.')[2]}={file_of(name, OTHERS[name])}" for name in task_names()]),
         metrics=dataset_field("metrics"),
         amounts=DAMAGED.amounts.model_dump_json() if DAMAGED else "",
         runs=asked_counts,

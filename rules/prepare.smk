@@ -12,17 +12,12 @@ def dataset_field(name):
 
 def dataset_input(wildcards):
     """What a data set's facts are read from, for the DAG."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source.kind == "demo":
-        return "results/demo"
-    return str(source.path) if source.kind == "path" else f"results/downloads/{wildcards.dataset}"
+    return input_of(wildcards.dataset, CONFIG.datasets[wildcards.dataset].source)
 
 
 def dataset_file(wildcards):
-    """The very file: the demo is a folder of several."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    folder = dataset_input(wildcards)
-    return f"{folder}/{source.set}-{source.split}.jsonl" if source.kind == "demo" else folder
+    """The very file."""
+    return file_of(wildcards.dataset, CONFIG.datasets[wildcards.dataset].source)
 
 
 def facts_limit(wildcards):

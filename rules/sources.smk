@@ -24,18 +24,18 @@ DOWNLOADED = {
 }
 
 
-def other_input(name):
-    """What one of them is read from, for the DAG."""
-    source = OTHERS[name]
-    if source.kind == "demo-file":
+def input_of(name, source):
+    """What facts, or one of the others, are read from, for the DAG."""
+    if source.kind in ("demo", "demo-file"):
         return "results/demo"
     return str(source.path) if source.kind == "path" else f"results/downloads/{name}"
 
 
-def other_file(name):
+def file_of(name, source):
     """The very file: the demo is a folder of several."""
-    source = OTHERS[name]
-    return f"results/demo/{source.file}" if source.kind == "demo-file" else other_input(name)
+    if source.kind == "demo":
+        return f"results/demo/{source.set}-{source.split}.jsonl"
+    return f"results/demo/{source.file}" if source.kind == "demo-file" else input_of(name, source)
 
 
 def checkpoint_files(source):
