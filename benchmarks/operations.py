@@ -73,11 +73,13 @@ class Needed:
         return passes + sum(map(len, rows)) * len(layers) * float(self.key_width) ** 2
 
     def evaluation(self, items: Sequence[Item]) -> float:
-        """Each prompt once, its answers behind it, logits where an answer's token is predicted."""
-        total = 0.0
+        """Each distinct prompt once, its answers behind it, logits where an answer's token is predicted."""
+        distinct: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
         for item in items:
             asked, answers = item.encoded(self.model.tokenizer)
-            prompt = len(asked)
+            distinct.setdefault(asked, set()).update(answers)
+        total = 0.0
+        for prompt, answers in ((len(asked), answers) for asked, answers in distinct.items()):
             total += self.blocks(self.model.depth, 0, prompt)
             for tokens in map(len, answers):
                 total += self.blocks(self.model.depth, prompt, prompt + tokens - 1) + tokens * self.head

@@ -29,6 +29,9 @@ app = App(
 for stage in STAGES:
     app.command(stage)
 
+WRITTEN = ("out", "records", "seconds", "texts", "trace")
+"""Arguments that name a file or folder which a stage writes."""
+
 
 def _run(arguments: Sequence[str] | None) -> None:
     """Run one stage, on a device of its own."""
@@ -39,8 +42,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     own = own_devices(cards(asked)) if cards(asked) else nullcontext(None if asked == "cpu" else asked)
     out = bound.arguments.get("out")
     with own as accelerator, held(out) if out else nullcontext():
-        if out:
-            clear_scratch(out)
+        for path in map(bound.arguments.get, WRITTEN):
+            if isinstance(path, Path):  # results that a stage reads are a list
+                clear_scratch(path)
         if accelerator is not None:
             make_repeatable()
         command(*bound.args, **bound.kwargs)

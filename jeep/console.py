@@ -20,8 +20,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 _UNSAID = (LogEvent.JOB_STARTED, LogEvent.PROGRESS)
-_REFUSED = re.compile(r"^OSError: (\[Errno (?:28|30|122)\] .*)$", re.MULTILINE)
-"""A disk or a quota that is full, a file system that is read-only, at the end of a traceback."""
+_REFUSED = re.compile(r"^(?:OSError|PermissionError): (\[Errno (?:13|28|30|122)\] .*)$", re.MULTILINE)
+"""Another user's file, a disk or a quota that is full, a file system that is read-only, at the end of a traceback."""
 
 
 def plainly(words: str) -> str | None:

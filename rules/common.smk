@@ -15,6 +15,7 @@ from jeep.common.errors import UserError
 from jeep.common.locks import alone_in
 from jeep.common.provenance import code_digest
 from jeep.common.settings import UNEDITED, place_name
+from jeep.common.stopping import SHELL
 from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance
 from jeep.config.config import parse_config
@@ -50,6 +51,7 @@ CARDS = visible_cards() if workflow.is_main_process else 0
 if CARDS and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", CARDS)
 
+shell.prefix(SHELL.replace("{", "{{").replace("}", "}}"))
 REPORTED = os.path.relpath(Path(workflow.basedir) / "config/reported.csv")
 
 

@@ -21,6 +21,10 @@ def search_index(wildcards):
     return f"results/search/{PROBE.retrieval.backend}"
 
 
+def index_memory(wildcards, input, attempt):
+    return needs.retrieval(os.stat("results/corpus/wikipedia.jsonl").st_size, PROBE.retrieval.backend, attempt)
+
+
 def knowledge_base(wildcards):
     """The folder with the demo's triples, where factual words come from there."""
     return "results/demo" if PROBE.fact_lists.source.kind == "knowledge-base" else []
@@ -159,6 +163,9 @@ rule search_index:
         backend="rank-bm25|bm25s",
     conda:
         "../envs/jeep.yaml"
+    resources:
+        mem_mb=index_memory,
+        runtime=runtime("search_index"),
     params:
         code=stage_code("probe:search_index"),
     shell:
@@ -171,6 +178,7 @@ rule related_words:
     input:
         facts=probe_facts,
         index=search_index,
+        corpus=ancient("results/corpus/wikipedia.jsonl"),
     output:
         "results/probe/{model}/related.jsonl",
     log:
@@ -179,6 +187,9 @@ rule related_words:
         "results/benchmarks/related_words/{model}.tsv"
     conda:
         "../envs/jeep.yaml"
+    resources:
+        mem_mb=index_memory,
+        runtime=runtime("related_words"),
     params:
         limit=probe_field("prompts"),
         backend=retrieval_field("backend"),

@@ -96,6 +96,8 @@ rule train_model:
         model=alternatives(TRAINED),
     conda:
         "../envs/jeep.yaml"
+    resources:
+        runtime=runtime("train_model"),
     params:
         source=model_source,
         seed=CONFIG.seeds[0],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from conftest import city_facts, train_tiny
+from tiny import city_facts, train_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "rules", "jeep", "profiles", "envs", "report", "config")

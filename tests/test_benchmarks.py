@@ -5,8 +5,9 @@ import io
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, random_network, train_tiny
+from conftest import ROOT
 from project import write_config
+from tiny import random_network, train_tiny
 
 from benchmarks import covariance_tokens, gpu, memory, scale
 from benchmarks.operations import Needed, spent
@@ -14,6 +15,8 @@ from benchmarks.report import BEGIN, END, table, write_report
 from jeep.common.errors import UserError
 from jeep.common.settings import Optimization, Site
 from jeep.common.storage import read_json, write_json, write_jsonl
+from jeep.config.config import load_config
+from jeep.config.needs import Sizes
 from jeep.measure.evaluate import evaluate, items
 from jeep.model.editable import EditableModel
 from jeep.model.tokens import Request, encode
@@ -118,6 +121,13 @@ def test_what_was_measured_is_less_than_what_is_asked_for_and_stands_in_the_page
     begin, end = (mark.replace("benchmark", "memory") for mark in (BEGIN, END))
     shown = (ROOT / "docs/scale.md").read_text().split(begin)[1].split(end)[0].strip()
     assert shown.startswith(memory.table(rows).rpartition("\n\n")[0])
+
+
+def test_the_page_says_what_the_rules_ask_for_at_the_papers_scale():
+    sizes = {"gptj": Sizes(6_050_882_784, 16_384, 4_096), "llama": Sizes(6_738_415_616, 11_008, 4_096)}
+    begin, end = (mark.replace("benchmark", "demands") for mark in (BEGIN, END))
+    shown = (ROOT / "docs/scale.md").read_text().split(begin)[1].split(end)[0].strip()
+    assert shown == scale.asked(load_config(ROOT / "config/paper.yaml"), sizes)
 
 
 def test_covariances_of_more_text_edit_the_same_facts(byte_level, facts, tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from conftest import city_facts
 from project import jobs, snakemake, write_config
+from tiny import city_facts
 
 FILES = ("results/tables/damage.csv", "results/tables/damage.md", "results/figures/damage.png", "results/claims.csv")
 RUN = "results/damage/tiny/cities/seed0.parquet"

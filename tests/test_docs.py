@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, city_facts, random_network
+from conftest import ROOT
 from huggingface_hub import cached_assets_path
 from project import CONFIG, environment, make_project, snakemake
+from tiny import city_facts, random_network
 
 from jeep.__main__ import app
 from jeep.api.statistics import WIKIPEDIA

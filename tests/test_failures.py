@@ -70,11 +70,17 @@ def cancelled(number):
 
 
 def out_of_time(number):
+    """Halted, too: Slurm looks at limits twice a minute, and the job of a tiny model would be done."""
     subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=00:00:01"], check=True)
+    subprocess.run(["scancel", "--signal=STOP", "--full", number], check=True)
 
 
 def killed(number):
     subprocess.run(["scancel", "--signal=KILL", "--full", number], check=True)
+
+
+def job_of(number):
+    return subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=False).stdout
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -83,7 +89,8 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
     shutil.copytree(fresh, folder)
     write_config(folder, lambda c: c["models"]["tiny"].update(device="auto"))
     befalls = {"targets": cancelled, "edit": out_of_time, "evaluate": killed}
-    asked = {}
+    ends = {"targets": "CANCELLED", "edit": "TIMEOUT", "evaluate": "FAILED|CANCELLED"}
+    asked, struck = {}, {}
     command = [sys.executable, "-c", LAUNCH]
     command += ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5"]
     command += ["--set-threads", "targets=1", "edit=1", "evaluate=1", "--", "all"]  # as many as there: the same bits
@@ -94,14 +101,17 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
                 number, state, comment = line.split("|")
                 (rule,) = re.findall(r"^rule_(\w+?)(?:_wildcards.*)?$", comment) or [comment]
                 if rule not in asked:
-                    shown = ["scontrol", "show", "job", number]
-                    asked[rule] = subprocess.run(shown, capture_output=True, text=True, check=False).stdout
+                    asked[rule] = job_of(number)
                 if state == "RUNNING" and rule in befalls:
                     befalls.pop(rule)(number)
+                    struck[rule] = number
             time.sleep(0.3)
+        ended = {rule: re.search(r"JobState=(\w+)", job_of(number))[1] for rule, number in struck.items()}
     output = (folder / "log").read_text()
     assert run.returncode == 0, output[-4000:]
-    assert not befalls
+    assert ended.keys() == ends.keys()
+    for rule, state in ended.items():
+        assert re.fullmatch(ends[rule], state), f"{rule}: what befell it did not end it, but {state}"
     assert artifacts(folder) == artifacts(done)
     assert re.search(r"TresPer\w+=.*gpu", asked["edit"]), asked["edit"]
     assert "TimeLimit=02:00:00" in asked["prefixes"]

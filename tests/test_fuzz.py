@@ -11,11 +11,11 @@ from itertools import islice
 
 import pytest
 import yaml
-from conftest import random_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import CONFIG
 from samples import COUNTERFACT, EASYEDIT, GOOD, ZSRE
+from tiny import random_network
 
 from jeep.common.errors import UserError
 from jeep.config.config import load_config

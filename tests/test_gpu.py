@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from tiny import ARCHITECTURES, random_network
 
 import jeep
 from jeep.common.devices import make_repeatable

@@ -9,6 +9,10 @@ from weakref import WeakSet
 
 STATUS = 128 + signal.SIGTERM
 """Exit status of a job that was asked to stop."""
+SHELL = """set -euo pipefail; tee() { trap "" TERM; command tee "$@"; }; """
+"""In front of a rule's command. A scheduler asks all processes of a job to stop: the log's tee stays until the job has
+written its checkpoint, which would else end at its next word.
+"""
 _keepers: WeakSet = WeakSet()
 _asked = False
 

@@ -12,16 +12,16 @@ from jeep.config.needs import Sizes
 from jeep.config.plan import Plan
 from jeep.editors import Editor
 
-PASS_OVER_TEXT, LONG, SHORT = 1440, 480, 120
+DAY, LONG, SHORT = 1440, 480, 120
 
 MINUTES = {
-    "covariance": PASS_OVER_TEXT,
-    "covariance_part": PASS_OVER_TEXT,
-    "hypernetwork": PASS_OVER_TEXT,
-    "search": PASS_OVER_TEXT,
+    "covariance": DAY,
+    "covariance_part": DAY,
+    "hypernetwork": DAY,
+    "search": DAY,
     "targets": LONG,
     "edit": LONG,
-    "sequence": PASS_OVER_TEXT,
+    "sequence": DAY,
     "eigenvectors": SHORT,
     "evaluate": LONG,
     "damage": LONG,
@@ -34,13 +34,19 @@ MINUTES = {
     "leaks": SHORT,
     "case_study": SHORT,
     "quick_look": SHORT,
+    "train_model": LONG,
+    "search_index": LONG,
+    "related_words": LONG,
 }
 """On a first attempt, by rule."""
 
 
 def minutes(rule: str, attempt: int = 1) -> int:
-    """The time that a rule's jobs get, as much again on each attempt."""
-    return MINUTES[rule] * attempt
+    """The time that a rule's jobs get, as much again on each attempt; a day at most, for which queues have places.
+
+    What takes longer goes on from its checkpoint.
+    """
+    return min(MINUTES[rule] * attempt, DAY)
 
 
 class Demands:
@@ -122,6 +128,12 @@ class Demands:
                     if self.plan.editor(method, name, dataset).target_spec
                 ],
                 "edit": [self.edit(its, *cell) for cell in edited],
+                "sequence": [
+                    self.sequence(its, run.model, run.dataset, run.method, part)
+                    for part in self.plan.experiment.sequences
+                    for run in self.plan.sequence_runs(part)
+                    if run.model == model and run.method != UNEDITED
+                ],
                 "evaluate": [self.run(its, *cell) for cell in cells if cell[2] == UNEDITED],
                 "damage": [self.damage(its, *where) for where in self.plan.damage_runs if where[0] == model],
                 "apply_edit": [self.run(its, *cell) for cell in edited],

@@ -124,7 +124,7 @@ class Sweep(Curved):
 
 
 class Tradeoff(Strict):
-    """Efficacy against locality, along settings of several methods (the target `tradeoff`, no part of `all`)."""
+    """Efficacy against locality, along settings of several methods (the target `tradeoff_curves`, no part of `all`)."""
 
     models: list[Name]
     datasets: list[Name]

@@ -65,7 +65,7 @@ class Plan:
 
     @cached_property
     def tradeoff_runs(self) -> list[Run]:
-        """Every run of the target `tradeoff`."""
+        """Every run of the target `tradeoff_curves`."""
         return self._runs([self.experiment.tradeoff.grid] if self.experiment.tradeoff else [])
 
     @cached_property

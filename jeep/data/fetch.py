@@ -37,7 +37,7 @@ def wheel_file(source: WheelSource) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as folder:
         pin = f"{source.package}=={source.version}"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
         done = subprocess.run(
             [*command, "--dest", folder, pin], capture_output=True, text=True, check=False, env=os.environ | _PATIENCE
         )

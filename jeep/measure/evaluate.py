@@ -70,19 +70,26 @@ def score(
     *,
     leads: bool = False,
 ) -> list[list[Scored]]:
-    """Score each prompt's answers. A prompt runs once; its answers go on from its keys and values."""
-    results: list[list[Scored]] = [[] for _ in prompts]
+    """Score each prompt's answers. A prompt runs once, whoever asks it; its answers go on from its keys and values.
+
+    Records about one object share neighbours: of 5 610 questions about the demo's unrelated facts 1 203 are distinct.
+    """
+    wanted: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+    for prompt, asked in zip(prompts, answers, strict=True):
+        wanted.setdefault(prompt, {}).update(dict.fromkeys(asked))
+    distinct, groups = list(wanted), [list(group) for group in wanted.values()]
     batches = in_batches(
-        [len(prompt) for prompt in prompts],
+        [len(prompt) for prompt in distinct],
         token_budget,
-        lambda batch: _score_batch(model, [prompts[n] for n in batch], [answers[n] for n in batch], leads),
+        lambda batch: _score_batch(model, [distinct[n] for n in batch], [groups[n] for n in batch], leads),
     )
-    with tqdm(total=len(prompts), desc="evaluating", unit="prompt", mininterval=2) as progress:
+    found: dict[tuple[int, ...], dict[tuple[int, ...], Scored]] = {}
+    with tqdm(total=len(distinct), desc="evaluating", unit="prompt", mininterval=2) as progress:
         for batch, scored in batches:
             for number, result in zip(batch, scored, strict=True):
-                results[number] = result
+                found[distinct[number]] = dict(zip(groups[number], result, strict=True))
             progress.update(len(batch))
-    return results
+    return [[found[prompt][answer] for answer in asked] for prompt, asked in zip(prompts, answers, strict=True)]
 
 
 def _score_batch(

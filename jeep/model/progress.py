@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jeep.common.errors import UserError
 from jeep.common.stopping import STATUS, asked_to_stop, keeps, keeps_no_more
-from jeep.common.storage import read_tensors, write_tensors
+from jeep.common.storage import clear_scratch, read_tensors, write_tensors
 from jeep.model.editable import EditableModel
 
 
@@ -41,7 +41,10 @@ class Progress:
 
     def load(self) -> tuple[int, dict[str, Tensor]]:
         """How much was done, and the tensors that were kept; 0 and none where there is no checkpoint to go on from."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
+            return 0, {}
+        clear_scratch(self.path)
+        if not self.path.is_file():
             return 0, {}
         try:
             tensors, provenance = read_tensors(self.path)
@@ -73,10 +76,8 @@ class Progress:
                 keeps(self)
 
     def end(self) -> None:
-        """Remove the checkpoint; the result is there."""
+        """Nothing more is kept. The checkpoint stays: who has written the result removes it."""
         keeps_no_more(self)
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
 
 def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

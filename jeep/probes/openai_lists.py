@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,10 @@ _ANSWERS: dict[str, type[BaseModel]] = {"subject": _SubjectAnswer, "relation": _
 
 _ASKED = 2
 """Times that a question is asked in a run until its answer is a list."""
-_LONGEST_WAIT = 600
-"""Seconds that a server may ask us to wait; up to a minute the client itself does."""
+_WAITS = (60, 600)
+"""Seconds that a server may ask us to wait; up to the first the client itself does."""
+_GIVEN_UP = 20
+"""Requests that fail one after another, whatever is asked, before no more are sent."""
 _OTHERWISE = {
     "max_completion_tokens": ("max_completion_tokens", "max_tokens"),
     "response_format": ("response_format", "json_schema", "schema", "structured", "guided", "grammar"),
@@ -83,6 +87,8 @@ class OpenAILists:
         """The key is read from the environment by the client. Raises UserError where there is none."""
         self.source, self.count, self.cache = source, candidates, cache
         self.spent = 0
+        self._failed = 0
+        """Requests since the last one that was answered."""
         self._lock = threading.Lock()
         self._refused: set[str] = set()
         """Parameters that the server does not take."""
@@ -95,7 +101,7 @@ class OpenAILists:
     def rows(self, questions: Sequence[tuple[str, str]]) -> list[dict]:
         """Candidates of every question; what went wrong stands in `status` and `note`, and is asked again another time.
 
-        Raises UserError when the server refuses the key or cannot be reached at all.
+        Raises UserError when the server refuses the key, cannot be reached at all, or answers nothing any more.
         """
         with ThreadPoolExecutor(self.source.concurrency) as pool:
             answers = pool.map(lambda question: self._row(*question), questions)
@@ -151,17 +157,26 @@ class OpenAILists:
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(f"fact lists: {self.source.base_url or 'the server'}: {error.message}") from None
         except openai.APITimeoutError as error:
-            raise _NoList("failed", str(error)) from None
+            raise self._failure(str(error)) from None
         except openai.APIConnectionError as error:
             raise UserError(f"fact lists: {self.client.base_url}: {error.__cause__ or error}") from None
         except openai.OpenAIError as error:
-            raise _NoList("failed", f"{type(error).__name__}: {error}") from None
+            raise self._failure(f"{type(error).__name__}: {error}") from None
         if not isinstance(completion, ChatCompletion):  # what the client makes of an answer that is not JSON
-            raise _NoList("failed", f"not an answer of this protocol: {str(completion)[:80]!r}")
+            raise self._failure(f"not an answer of this protocol: {str(completion)[:80]!r}")
         answer = completion.model_dump(mode="json", include={"choices", "usage", "model"})
         with self._lock:
+            self._failed = 0
             self.spent += (answer.get("usage") or {}).get("total_tokens") or 0
         return answer
+
+    def _failure(self, note: str) -> Exception:
+        """A request without an answer; one of many in a row ends the run, which would go on for hours."""
+        with self._lock:
+            self._failed += 1
+            if self._failed >= _GIVEN_UP:
+                return UserError(f"fact lists: {self.client.base_url}: {self._failed} requests failed in a row: {note}")
+        return _NoList("failed", note)
 
     def _sent(self, request: dict) -> Any:
         """Send a request as the server takes it, and again after the pause that it asks for."""
@@ -176,12 +191,12 @@ class OpenAILists:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._give_way(error, refused):
                     raise
-            except openai.RateLimitError as error:
-                pause = error.response.headers.get("retry-after", "")
-                if waited or not pause.isdigit() or int(pause) > _LONGEST_WAIT:
+            except openai.APIStatusError as error:
+                pause = _pause(error.response.headers.get("retry-after", ""))
+                if waited or not _WAITS[0] < pause <= _WAITS[1]:
                     raise
                 waited = True
-                time.sleep(int(pause))
+                time.sleep(pause)
 
     def _give_way(self, error: openai.APIStatusError, refused: set[str]) -> bool:
         """Leave out what the server complains of. Whether there is something: or another thread has just done so."""
@@ -209,13 +224,27 @@ class OpenAILists:
         if found is None:
             cut = choices[0].get("finish_reason") == "length"
             raise _NoList("broken", f"cut at max_tokens: {self.source.max_tokens}" if cut else "not the JSON asked for")
-        values = [value for item in found for value in item.model_dump().values()]
+        values = [value for item in found for value in item.model_dump().values() if value.strip()]
+        if not values:
+            raise _NoList("broken", "an empty list")
         return row(kind, key, list(dict.fromkeys(values))[: 2 * self.count])
+
+
+def _pause(asked: str) -> float:
+    """Seconds of a Retry-After header, which is a number or a date; none where it is neither."""
+    if asked.isdigit():
+        return float(asked)
+    try:
+        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
+    except ValueError:
+        return 0.0
 
 
 def _items(text: str, form: type[BaseModel]) -> list[BaseModel] | None:
     """The items of the first JSON object of a form in a text, behind a block of reasoning; None where there is none."""
     text = re.split(r"</think(?:ing)?>", text)[-1]
+    if re.search(r"<think(?:ing)?>", text):  # cut while it was reasoning
+        return None
     decoder = json.JSONDecoder()
     for brace in re.finditer("{", text):
         try:

@@ -5,6 +5,7 @@ paragraph's term counts in memory, `bm25s` keeps scores that were computed once 
 """
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -97,12 +98,25 @@ class Bm25s(Index):
 
     @staticmethod
     def build(corpus: Iterable[Paragraph], folder: Path) -> None:
-        """Compute the scores of every term in every paragraph and write them."""
-        corpus = list(corpus)
+        """Compute the scores of every term in every paragraph and write them.
+
+        Of the text itself only the numbers of its terms are held, four bytes each.
+        """
+        vocabulary: dict[str, int] = {}
+        numbers: list[array[int]] = []
+
+        def read():
+            for paragraph in corpus:
+                terms = content_terms(_searched(paragraph))
+                numbers.append(array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in terms]))
+                yield paragraph
+
+        write_jsonl(folder / _PARAGRAPHS, read())
         # Robertson's idf with ATIRE's term weight is rank-bm25's Okapi, where no term is in half of the paragraphs.
         index = bm25s.BM25(method="atire", idf_method="robertson", dtype="float64")
-        index.index([content_terms(_searched(paragraph)) for paragraph in corpus], show_progress=False)
-        index.save(folder, corpus=corpus, show_progress=False)
+        index.index((numbers, vocabulary), show_progress=False)
+        index.save(folder, corpus=read_jsonl(folder / _PARAGRAPHS), show_progress=False)
+        (folder / _PARAGRAPHS).unlink()
 
     def _holding(self, subject):
         found = None

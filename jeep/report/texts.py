@@ -47,9 +47,11 @@ _LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "[": "{[}",  # behind the end of a row it would begin an option
     }
 )
-_MARKDOWN = str.maketrans({"|": r"\|", "\n": " "})
+_MARKDOWN = re.compile(r"[\\`*\[\]|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
+"""What may begin markup; an underscore inside a word does not."""
 
 
 def escape(suffix: str, text: str) -> str:
@@ -58,7 +60,11 @@ def escape(suffix: str, text: str) -> str:
         return html.escape(text)
     if suffix == ".tex":
         return text.translate(_LATEX)
-    return re.sub(r"<(?=[A-Za-z/!])", "&lt;", text).translate(_MARKDOWN)
+    return _as_markdown(text)
+
+
+def _as_markdown(text: str) -> str:
+    return _MARKDOWN.sub(lambda sign: "\\" + sign[0], re.sub(r"[\r\n]+", " ", text))
 
 
 def _escaped(frame: pd.DataFrame, suffix: str) -> pd.DataFrame:
@@ -81,7 +87,10 @@ def _escaped(frame: pd.DataFrame, suffix: str) -> pd.DataFrame:
 
 
 def render(template: Path, *, escape: bool = False, **values: Any) -> str:
-    """A Jinja template with its values; `escape` for HTML, where they are text. What it lacks is an error."""
+    """A Jinja template with its values; `escape` for HTML, where they are text. What it lacks is an error.
+
+    In Markdown the filter `text` says which values are.
+    """
     layout = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         autoescape=escape,
@@ -89,6 +98,7 @@ def render(template: Path, *, escape: bool = False, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    layout.filters["text"] = lambda value: _as_markdown(str(value))
     return layout.from_string(template.read_text(encoding="utf-8")).render(values)
 
 

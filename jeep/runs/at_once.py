@@ -94,6 +94,7 @@ class Run:
                 with atomic(self._path(count, "parquet")) as temporary:
                     result.to_parquet(temporary, index=False)
             write_json(self._path(count, "json"), {"mark": self.mark, "seconds": took})
+            self._path(count, "progress.safetensors").unlink(missing_ok=True)
             seconds[count] = took
         results = {count: pd.read_parquet(self._path(count, "parquet")) for count in self.tasks if self.metrics}
         return results, {count: seconds[count] for count in self.tasks}

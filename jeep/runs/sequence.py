@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,31 +16,18 @@ from torch import Tensor
 
 from jeep.common.errors import NotFinite
 from jeep.common.settings import Metrics
-from jeep.common.storage import atomic, read_json, read_tensors, write_json, write_tensors, written
+from jeep.common.storage import atomic, read_json, write_json
 from jeep.data.facts import Fact
 from jeep.measure.drift import Reference, drift, summarize_drift, unedited
 from jeep.measure.evaluate import evaluate
 from jeep.model.editable import EditableModel
 from jeep.runs.at_once import finite
+from jeep.runs.kept import Kept, State
 from jeep.vectors.files import optimize_shard, read_targets
 from jeep.vectors.task import Task
 
 if TYPE_CHECKING:
     from jeep.editors.base import Editor
-
-
-@dataclass
-class State:
-    """What goes from batch to batch: W and what the editor remembers, and nothing that grows with the batches."""
-
-    done: int = 0
-    """Batches."""
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    """The parameters that were changed, as they are now, in the model's precision."""
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    """`Editor.remember`'s."""
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    """Of each batch: what was left out, ‖ΔW‖/‖W‖ of every matrix since the start, the editor's trace, seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +47,8 @@ class SequenceRun:
     metrics: Metrics
     windows: Sequence[tuple[int, ...]]
     """Of held-out text, as token ids; none where drift is not measured."""
-    folder: Path
+    kept: Kept
     """Where a run is kept that is not finished."""
-    mark: str
-    """What results depend on: of a run that was killed, what has another mark is made anew."""
 
     @property
     def batches(self) -> int:
@@ -86,25 +69,24 @@ class SequenceRun:
         self._warn_of_repeated()
         results: dict[int, pd.DataFrame] = {}
         drifts: dict[int, dict[str, Any]] = {}
-        self._clear_stale()
-        reference = unedited(self.model, self.windows, self.task.token_budget) if self.windows else None
+        self.kept.clear_stale()
+        reference = self._reference()
         with self._given_back() as originals:
-            state = self._resumed(originals)
+            state = self.kept.state()
+            originals |= {name: self.model.weight(name).clone() for name in state.weights}
+            self._restore(state.weights)
             for batch in range(1, self.batches + 1):
                 if batch > state.done:
                     self._advance(state, batch, originals)
-                if batch % self.every == 0 or batch == self.batches:
-                    count = min(batch * self.size, len(self.facts))
-                    results[count] = self._measured(count, originals)
-                    if reference:
-                        drifts[batch] = self._drifted(count, originals, reference)
+                if batch in self._measured_batches:
+                    count = self._count(batch)
+                    self._measure(count, originals, reference)
+                    results[count] = pd.read_parquet(self.kept.results(count))
+                    if self.windows:
+                        drifts[batch] = read_json(self.kept.drift(count))
             total = self._changes(originals)
         trace = [note | {"drift": drifts[note["batch"]]} if note["batch"] in drifts else note for note in state.trace]
         return results, trace, total
-
-    def clear(self) -> None:
-        """Remove what was kept: the results are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _warn_of_repeated(self) -> None:
         """A fact that is edited twice stays in the history with its old value, which the new edit fights."""
@@ -130,14 +112,12 @@ class SequenceRun:
         logging.info("batch %d of %d", batch, self.batches)
         note: dict[str, Any] = {"batch": batch, "facts": len(facts)}
         if self.method is not None:
-            own = {"memory": state.memory, "checkpoint": self._path(batch, "progress")}
+            own = {"memory": state.memory, "checkpoint": self.kept.progress(batch)}
             task = replace(self.task, facts=facts, **own, trace=[], notes={}, unwritten=[])
             note |= self._written(task, state, batch, originals)
         state.done = batch
         state.trace.append({**note, "seconds": round(time.monotonic() - started, 3)})
-        self._keep(state)
-        for path in (self._path(batch, "targets"), self._path(batch, "progress")):
-            path.unlink(missing_ok=True)
+        self.kept.finish_batch(state)
 
     def _written(self, task: Task, state: State, batch: int, originals: dict[str, Tensor]) -> dict[str, Any]:
         """Change the model by a batch; what there is to say of it.
@@ -175,7 +155,7 @@ class SequenceRun:
 
     def _with_targets(self, task: Task, batch: int) -> Task:
         """Target vectors on the model as it is; kept batch by batch, so that a killed run goes on inside this one."""
-        spec, path = self._editor.target_spec, self._path(batch, "targets")
+        spec, path = self._editor.target_spec, self.kept.targets(batch)
         if spec is None:
             return task
         optimize_shard(self.model, task.facts, task.prefixes, spec, task.token_budget, path)
@@ -203,29 +183,42 @@ class SequenceRun:
         with self._unedited(originals):
             return self.method.finished(self.model, total, replace(self.task, trace=[] if trace is None else trace))
 
-    def _measured(self, count: int, originals: dict[str, Tensor]) -> pd.DataFrame:
-        """Results of the first facts, in the model as it is."""
-        path = self.folder / f"{count}.parquet"
-        if not path.is_file():
-            logging.info("measuring %d facts", count)
-            with self._as_measured(originals):
-                found = evaluate(self.model, self.facts[:count], self.metrics, self.task.token_budget, broken=True)
-            with atomic(path) as temporary:
-                found.assign(batch=found["case_id"].map(self.batch_of)).to_parquet(temporary, index=False)
-        return pd.read_parquet(path)
+    @cached_property
+    def _measured_batches(self) -> set[int]:
+        return {*range(self.every, self.batches + 1, self.every), self.batches}
 
-    def _drifted(self, count: int, originals: dict[str, Tensor], reference: Reference) -> dict[str, Any]:
+    def _count(self, batch: int) -> int:
+        """Facts of the first batches."""
+        return min(batch * self.size, len(self.facts))
+
+    def _reference(self) -> Reference | None:
+        """What the unedited model makes of held-out text; None where nothing is to be held against it any more."""
+        wanted = [self.kept.drift(self._count(batch)) for batch in self._measured_batches] if self.windows else []
+        if all(path.is_file() for path in wanted):
+            return None
+        return unedited(self.model, self.windows, self.task.token_budget)
+
+    def _measure(self, count: int, originals: dict[str, Tensor], reference: Reference | None) -> None:
+        """Write the first facts' results and what becomes of held-out text, unless they are: in the model as it is."""
+        evaluated, drifted = self.kept.results(count), self.kept.drift(count)
+        if evaluated.is_file() and (drifted.is_file() or not self.windows):
+            return
+        logging.info("measuring %d facts", count)
+        with self._as_measured(originals):
+            if not evaluated.is_file():
+                found = evaluate(self.model, self.facts[:count], self.metrics, self.task.token_budget, broken=True)
+                with atomic(evaluated) as temporary:
+                    found.assign(batch=found["case_id"].map(self.batch_of)).to_parquet(temporary, index=False)
+            if reference and not drifted.is_file():
+                write_json(drifted, self._drifted(reference))
+
+    def _drifted(self, reference: Reference) -> dict[str, Any]:
         """What the model makes of held-out text, as it is; None where it answers NaN."""
-        path = self.folder / f"{count}.drift.json"
-        if not path.is_file():
-            with self._as_measured(originals):
-                try:
-                    found = summarize_drift(drift(self.model, reference, self.task.token_budget))
-                except NotFinite as error:
-                    logging.warning("%s", error)
-                    found = dict.fromkeys(("kl", "kl_ci95", "ratio"))
-            write_json(path, found)
-        return read_json(path)
+        try:
+            return summarize_drift(drift(self.model, reference, self.task.token_budget))
+        except NotFinite as error:
+            logging.warning("%s", error)
+            return dict.fromkeys(("kl", "kl_ci95", "ratio"))
 
     @contextmanager
     def _as_measured(self, originals: dict[str, Tensor]) -> Iterator[None]:
@@ -248,41 +241,3 @@ class SequenceRun:
     def _restore(self, weights: dict[str, Tensor]) -> None:
         for name, value in weights.items():
             self.model.weight(name).copy_(value)
-
-    # What a killed run goes on from
-
-    def _path(self, batch: int, kind: str) -> Path:
-        return self.folder / f"{batch}.{kind}.safetensors"
-
-    def _keep(self, state: State) -> None:
-        """Write the state, whole or not at all."""
-        parts = {"weights": state.weights, "memory": state.memory}
-        tensors = {f"{part}/{name}": value for part, entries in parts.items() for name, value in entries.items()}
-        about = {"done": state.done, "trace": state.trace}
-        write_tensors(self._state, {name: value.cpu().contiguous() for name, value in tensors.items()}, about)
-
-    @property
-    def _state(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    def _clear_stale(self) -> None:
-        """Remove what was kept of a run that other results came of."""
-        mark = self.folder / "mark"
-        if not mark.is_file() or mark.read_text() != self.mark:
-            self.clear()
-            with written(mark):
-                self.folder.mkdir(parents=True)
-                mark.write_text(self.mark)
-
-    def _resumed(self, originals: dict[str, Tensor]) -> State:
-        """The state that a killed run has kept, and the model as it was then; the first one where there is none."""
-        if not self._state.is_file():
-            return State()
-        tensors, about = read_tensors(self._state)
-        state = State(about["done"], trace=about["trace"])
-        for name, value in tensors.items():
-            part, _, name = name.partition("/")
-            getattr(state, part)[name] = value
-        originals |= {name: self.model.weight(name).clone() for name in state.weights}
-        self._restore(state.weights)
-        return state

@@ -232,3 +232,4 @@ def hypernetwork(
     tensors, losses = method.train(model, chosen, seed, checkpoint.token_budget, unfinished(out))
     provenance = {"editor": editor, "settings": settings, "facts": len(chosen), "seed": seed}
     write_of(model.identity, out, {**tensors, "losses": torch.tensor(losses)}, provenance)
+    unfinished(out).unlink(missing_ok=True)

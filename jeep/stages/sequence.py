@@ -73,6 +73,7 @@ def sequence(
     from jeep.model.progress import fingerprint
     from jeep.runs.at_once import write_records
     from jeep.runs.given import Given, stamps
+    from jeep.runs.kept import Kept
     from jeep.runs.sequence import SequenceRun
 
     method, model = load_editor(editor, settings or {}) if editor else None, checkpoint.load()
@@ -88,11 +89,11 @@ def sequence(
     mark = fingerprint(
         model, method, chosen, edits, measure_every, task.prefixes, metrics, windows, stamps(given.files), code
     )
-    folder = out.with_name(f".{out.stem}.partial")
-    run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, windows, folder, mark)
+    kept = Kept(out.with_name(f".{out.stem}.partial"), mark)
+    run = SequenceRun(model, method, chosen, edits, measure_every, task, metrics, windows, kept)
     results, notes, total = run.run()
     write_json(trace, [{**(run_columns or {}), **note} for note in notes])
     if deltas is not None:
         write_of(model.identity, deltas, total, {"editor": editor, "settings": settings, "edits": len(chosen)})
     write_records(out, results.items(), run_columns)
-    run.clear()
+    kept.clear()

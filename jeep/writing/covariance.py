@@ -16,6 +16,7 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import Sample, Where, place_name, place_of
+from jeep.common.storage import clear_scratch
 from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches
 from jeep.model.editable import EditableModel
@@ -172,6 +173,7 @@ def write_covariances(model: EditableModel, sums: Sums, made_of: Mapping[str, An
         raise UserError("the corpus has no text to estimate covariances from")
     identity, provenance = model.identity, {"tokens": sums.tokens, "made_of": dict(made_of)}
     for place in sums.products:
+        clear_scratch(covariance_file(folder, place))
         write_of(identity, covariance_file(folder, place), {place_name(place): sums.mean(place)}, provenance)
 
 

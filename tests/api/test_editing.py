@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TEXT, train_tiny
+from tiny import TEXT, train_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import jeep

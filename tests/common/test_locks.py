@@ -1,6 +1,7 @@
 """Locks that die with their process, and jobs that are asked to stop."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 
 from jeep.__main__ import main
 from jeep.common.locks import alone_in
+from jeep.common.stopping import SHELL
 from jeep.common.storage import atomic, read_jsonl
+from jeep.model.progress import Progress
 
 HOLD = """
 import sys
@@ -85,6 +88,13 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_of_its_job(tmp_pa
     assert [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["b"]
 
 
+def test_scratch_of_a_checkpoint_is_removed_when_it_is_read(tmp_path):
+    left = tmp_path / ".c.safetensors.abcdefgh"
+    left.mkdir()
+    assert Progress(tmp_path / "c.safetensors", "mine").load() == (0, {})
+    assert not left.exists()
+
+
 def job(tmp_path, code):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", code, *corpus_job(tmp_path)]
@@ -128,23 +138,35 @@ with stopping.stoppable():
     while done < 400:
         time.sleep(0.01)
         done += 1
+        print(done, file=sys.stderr, flush=True)
         progress.save(done, lambda: {"sum": torch.tensor([done])})
     progress.end()
     print("end", flush=True)
 """
 
 
-def test_a_job_that_keeps_checkpoints_writes_one_and_stops(tmp_path):
+@pytest.mark.parametrize("whom", ["the job", "all of a rule's processes"])
+def test_a_job_that_keeps_checkpoints_writes_one_and_stops(whom, tmp_path):
+    """Also where a scheduler asks the log's `tee` to stop in the same moment."""
     path = tmp_path / "out.checkpoint.safetensors"
     command = [sys.executable, "-c", KEEPING, str(path)]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    rule = ["bash", "-c", f"{SHELL} {shlex.join(command)} 2> >(tee {shlex.quote(str(tmp_path / 'log'))} >&2)"]
+    alone = whom == "the job"
+    first = subprocess.Popen(
+        command if alone else rule,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
     assert first.stdout.readline() == "0\n"
     time.sleep(0.3)
-    first.send_signal(signal.SIGTERM)
+    os.killpg(first.pid, signal.SIGTERM)
     first.communicate(timeout=20)
-    assert first.returncode == 143
+    assert first.returncode == (143 if alone else -signal.SIGTERM)
+    if not alone:
+        deadline = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     begun, end = second.stdout.split()
     assert 0 < int(begun) < 400
     assert end == "end"
-    assert not path.exists()
+    assert path.exists(), "who has written the result removes it"

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from conftest import city_facts
+from tiny import city_facts
 
 from jeep.common.storage import read_json
 from jeep.data.demo.facts import asked, choose, counterfactual, questions, spare, split_of, statements

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import random_network
 from editing import SETTINGS, deltas_of
 from pydantic import ValidationError
+from tiny import random_network
 
 from jeep.common.errors import UserError
 from jeep.editors import load_editor

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import exact
+from tiny import exact
 
 from jeep.common.errors import UserError
 from jeep.editors import load_editor

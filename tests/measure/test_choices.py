@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from jeep.common.errors import UserError
 from jeep.data.choices import Choice

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from jeep.common.errors import UserError
 from jeep.common.settings import Sample

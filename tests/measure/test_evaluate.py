@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from benchmarks import plain
 from jeep.data.facts import Fact, Question
@@ -122,6 +122,21 @@ def test_scores_equal_one_prompt_at_a_time(architecture, byte_level, facts):
     for one, (log_p, correct) in zip(flat, plain.score(network, prompts, answers), strict=True):
         torch.testing.assert_close(torch.tensor(one.log_probabilities), log_p, rtol=1e-3, atol=1e-3)
         assert torch.equal(torch.tensor(one.correct), correct)
+
+
+def test_a_prompt_of_several_records_runs_once_for_all_their_answers(trained, monkeypatch):
+    prompts = [tuple(encode(trained.tokenizer, text)) for text in ("Rome is a city in", "Nice is a city in")]
+    answers = [encode_word(trained.tokenizer, text) for text in ("Italy", "France", "Spain")]
+    one, two, three = answers
+    asked = [(prompts[0], [one, two]), (prompts[1], [two]), (prompts[0], [three, one]), (prompts[0], [one, one])]
+    alone = [score(trained, [prompt], [wanted], 100)[0] for prompt, wanted in asked]
+    packed, pack = [], trained.pack
+    monkeypatch.setattr(trained, "pack", lambda ids, **more: packed.extend(ids) or pack(ids, **more))
+    together = score(trained, *map(list, zip(*asked, strict=True)), 100)
+    assert sum(map(packed.count, prompts)) == 2
+    for found, expected in zip(together, alone, strict=True):
+        for answer, own in zip(found, expected, strict=True):
+            np.testing.assert_allclose(answer.log_probabilities, own.log_probabilities, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_that_knows_its_facts(trained, facts):

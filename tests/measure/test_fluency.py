@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from conftest import random_network
+from tiny import random_network
 
 from jeep.common.errors import UserError
 from jeep.data.topics import Topic

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from conftest import random_network
 from test_evaluate import plain_network
+from tiny import random_network
 
 from jeep.common.errors import UserError
 from jeep.measure import generation

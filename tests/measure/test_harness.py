@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import city_facts, random_network
+from tiny import city_facts, random_network
 
 from jeep.common.errors import UserError
 from jeep.common.settings import HarnessTasks

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from jeep.measure.evaluate import evaluate
 from jeep.measure.margins import answer_margins

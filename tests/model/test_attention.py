@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
+from tiny import ARCHITECTURES, random_network
 from torch import nn
 
 from benchmarks.plain import read

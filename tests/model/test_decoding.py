@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, KINDS, random_network
+from tiny import ARCHITECTURES, KINDS, random_network
 
 from jeep.common.errors import UserError
 from jeep.model import decoding

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, random_network
 from safetensors.torch import load_file, save_file
+from tiny import ARCHITECTURES, random_network
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from jeep.common.errors import UserError

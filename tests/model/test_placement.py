@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 from transformers import AutoModelForCausalLM
 
 import jeep

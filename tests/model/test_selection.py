@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
-from conftest import DATA, random_network
+from conftest import DATA
 from samples import BAD, COUNTERFACT, GOOD, write
+from tiny import random_network
 
 from jeep.__main__ import main
 from jeep.common.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact

@@ -5,7 +5,7 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
-from conftest import city_facts, random_network
+from tiny import city_facts, random_network
 
 from jeep.common.errors import UserError
 from jeep.data.choices import Choice

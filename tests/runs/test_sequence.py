@@ -13,6 +13,7 @@ from jeep.editors import load_editor
 from jeep.measure.drift import drift, summarize_drift, unedited
 from jeep.measure.evaluate import evaluate
 from jeep.runs import sequence
+from jeep.runs.kept import Kept
 from jeep.runs.sequence import SequenceRun
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
@@ -36,8 +37,7 @@ def run_of(trained, facts, prefixes, given, tmp_path):
             task=task,
             metrics="counterfact",
             windows=windows,
-            folder=where,
-            mark=mark,
+            kept=Kept(where, mark),
             **BATCHES | options,
         )
 
@@ -103,7 +103,7 @@ class Killed(BaseException):
 POINTS = {
     "in the targets of the second batch": ("optimize_shard", 2),
     "before the second batch is written": ("finite", 2),
-    "before its state is kept": ("write_tensors", 2),
+    "before its state is kept": ("Kept.finish_batch", 2),
     "before it is measured": ("evaluate", 1),
     "in the last batch": ("finite", 3),
     "before the last measure": ("evaluate", 2),
@@ -116,7 +116,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same(point, run_of, monkeypatch, tr
     editor = seq(history=True)
     results, trace, total = run_of("memit", "whole", editor=editor).run()
     name, number = POINTS[point]
-    plain, calls = getattr(sequence, name), []
+    owner, name = (Kept, name.removeprefix("Kept.")) if name.startswith("Kept.") else (sequence, name)
+    plain, calls = getattr(owner, name), []
 
     def dies(*args, **options):
         calls.append(name)
@@ -126,7 +127,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same(point, run_of, monkeypatch, tr
 
     before = trained.weight(trained.parameter_name(0)).clone()
     with monkeypatch.context() as patched:
-        patched.setattr(sequence, name, dies)
+        patched.setattr(owner, name, dies)
         with pytest.raises(Killed):
             run_of("memit", "killed", editor=editor).run()
     assert torch.equal(before, trained.weight(trained.parameter_name(0)))
@@ -177,7 +178,7 @@ def test_another_mark_begins_anew_and_a_finished_run_is_cleared_away(run_of, tmp
     assert (tmp_path / "run" / "state.safetensors").is_file()
     other = run_of("memit", mark="b", editor=seq(clamp=0.01))
     assert not other.run()[0][5].equals(results[5])
-    other.clear()
+    other.kept.clear()
     assert not (tmp_path / "run").exists()
 
 
@@ -303,11 +304,13 @@ def test_drift_is_that_of_the_model_as_each_measured_batch_left_it(run_of, train
     assert 0 < trace[1]["drift"]["kl"] != trace[-1]["drift"]["kl"]
 
 
-def test_drift_of_a_killed_run_is_kept(run_of):
+def test_drift_of_a_killed_run_is_kept(run_of, monkeypatch):
+    """Where all of it is, the unedited model is not asked again."""
     run = run_of("memit", windows=WINDOWS)
     run.run()
-    kept = (run.folder / "4.drift.json").read_text()
-    (run.folder / "4.drift.json").write_text(kept.replace('"tokens": 10', '"tokens": 11'))
+    path = run.kept.drift(4)
+    path.write_text(path.read_text().replace('"tokens": 10', '"tokens": 11'))
+    monkeypatch.setattr(sequence, "unedited", lambda *_: pytest.fail("the text was run once more"))
     _, again, _ = run_of("memit", windows=WINDOWS).run()
     assert [note["drift"]["tokens"] for note in again if "drift" in note] == [11, 10]
 

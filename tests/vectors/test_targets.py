@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import KINDS, exact, random_network
+from tiny import KINDS, exact, random_network
 
 from benchmarks.plain import target_vectors
 from jeep.common.errors import UserError

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import random_network
 from editing import SETTINGS
 from pydantic import ValidationError
+from tiny import random_network
 
 from benchmarks.plain import read
 from jeep.common.errors import UserError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_network
+from tiny import random_network
 
 from benchmarks.plain import read
 from jeep.common.errors import UserError

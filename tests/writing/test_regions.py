@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import KINDS, random_network
+from tiny import KINDS, random_network
 
 from benchmarks import plain
 from benchmarks.plain import read, write

@@ -8,7 +8,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext, StrMethodFormatter
 
 from jeep.common.storage import atomic
 
@@ -51,9 +51,13 @@ def style() -> Iterator[None]:
 def save(figure: Figure, out: Path) -> None:
     """Write a figure as PDF to `out` and as PNG beside it; the same figure gives the same files."""
     for axis in (each for axes in figure.axes for each in (axes.xaxis, axes.yaxis)):
-        if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+        if not isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            continue
+        if axis.get_scale() == "log":
             axis.set_major_formatter(LogFormatter())  # numbers are text too
             axis.set_minor_formatter(LogFormatter())
+        else:  # linear about zero
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     for path, options in (
         (out, {"metadata": {"CreationDate": None}}),
         (out.with_suffix(".png"), {"dpi": 220, "metadata": {"Software": None}}),
