@@ -6,9 +6,10 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from jeep.common.locks import held
 from jeep.common.stopping import stoppable
 from jeep.common.storage import clear_scratch
 from jeep.stages import STAGES
+from jeep.stages.options import WRITES
 
 app = App(
     "jeep",
@@ -29,8 +31,14 @@ app = App(
 for stage in STAGES:
     app.command(stage)
 
-WRITTEN = ("out", "records", "seconds", "texts", "trace")
-"""Arguments that name a file or folder which a stage writes."""
+
+def written(stage: Callable) -> list[str]:
+    """The arguments of a stage that name what it writes."""
+    return [name for name, kind in get_type_hints(stage, include_extras=True).items() if _marked(kind)]
+
+
+def _marked(kind: object) -> bool:
+    return kind is WRITES or any(map(_marked, get_args(kind)))
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -42,9 +50,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     own = own_devices(cards(asked)) if cards(asked) else nullcontext(None if asked == "cpu" else asked)
     out = bound.arguments.get("out")
     with own as accelerator, held(out) if out else nullcontext():
-        for path in map(bound.arguments.get, WRITTEN):
-            if isinstance(path, Path):  # results that a stage reads are a list
-                clear_scratch(path)
+        for path in filter(None, map(bound.arguments.get, written(command))):
+            clear_scratch(path)
         if accelerator is not None:
             make_repeatable()
         command(*bound.args, **bound.kwargs)

@@ -22,7 +22,7 @@ def search_index(wildcards):
 
 
 def index_memory(wildcards, input, attempt):
-    return needs.retrieval(os.stat("results/corpus/wikipedia.jsonl").st_size, PROBE.retrieval.backend, attempt)
+    return needs.retrieval(os.stat(input.corpus).st_size, PROBE.retrieval.backend, attempt)
 
 
 def knowledge_base(wildcards):
@@ -152,7 +152,7 @@ rule regions:
 rule search_index:
     """IN: Wikipedia text. OUT: a search index of its paragraphs."""
     input:
-        "results/corpus/wikipedia.jsonl",
+        corpus="results/corpus/wikipedia.jsonl",
     output:
         directory("results/search/{backend}"),
     log:
@@ -169,7 +169,7 @@ rule search_index:
     params:
         code=stage_code("probe:search_index"),
     shell:
-        "python -m jeep search-index --corpus {input:q} --backend {wildcards.backend}"
+        "python -m jeep search-index --corpus {input.corpus:q} --backend {wildcards.backend}"
         " --out {output:q} 2> >(tee {log:q} >&2)"
 
 

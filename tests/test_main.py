@@ -9,13 +9,14 @@ import torch
 import yaml
 from project import CONFIG, region
 
-from jeep.__main__ import main
+from jeep.__main__ import main, written
 from jeep.common.errors import UserError
 from jeep.common.storage import read_json
 from jeep.config.config import load_config
 from jeep.data.facts import dump_facts
 from jeep.model.files import write_of
 from jeep.model.loading import load_model, pick_device
+from jeep.stages import STAGES
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_lies_among_the_logs(tmp_path, monkeypatch, capsys):
@@ -165,3 +166,12 @@ def test_a_model_that_answers_nan_is_an_error_and_no_score(files, trained, capsy
     assert evaluate(files, files / "edit.safetensors") == 2
     assert "the model answers NaN" in capsys.readouterr().err
     assert not (files / "records.parquet").exists()
+
+
+def test_what_each_stage_writes_is_marked():
+    """Whatever a killed process has left of it is removed by the next run of its job."""
+    found = {stage.__name__: set(written(stage)) for stage in STAGES}
+    assert found["sequence"] == {"trace", "deltas", "out"}
+    assert found["edit"] == {"records", "seconds", "out"}
+    assert found["apply_edit"] == found["series"] == found["covariance"] == {"out"}, "not what they read"
+    assert {name for name, arguments in found.items() if "out" not in arguments} <= {"check_facts", "clear_cache"}

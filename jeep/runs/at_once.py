@@ -132,4 +132,4 @@ class Run:
             took = time.monotonic() - started + (before if self.method.one_pass else 0.0)
             before = took
             yield count, deltas, took
-        next(changes, None)  # the last checkpoint is needed no more
+        next(changes, None)  # nothing more is kept

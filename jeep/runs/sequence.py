@@ -201,7 +201,7 @@ class SequenceRun:
     def _measure(self, count: int, originals: dict[str, Tensor], reference: Reference | None) -> None:
         """Write the first facts' results and what becomes of held-out text, unless they are: in the model as it is."""
         evaluated, drifted = self.kept.results(count), self.kept.drift(count)
-        if evaluated.is_file() and (drifted.is_file() or not self.windows):
+        if evaluated.is_file() and (drifted.is_file() or not reference):
             return
         logging.info("measuring %d facts", count)
         with self._as_measured(originals):

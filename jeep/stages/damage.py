@@ -26,6 +26,7 @@ from jeep.stages.options import (
     SampleOptions,
     Seed,
     Words,
+    Written,
 )
 
 
@@ -43,7 +44,7 @@ def damage(
     runs: JsonList,
     deltas: Files,
     run_columns: RunColumns = None,
-    texts: Path,
+    texts: Written,
     out: Out,
 ) -> None:
     """Ask a model the same questions without any edit and with each; runs that are in the file already are kept.

@@ -36,6 +36,7 @@ from jeep.stages.options import (
     Shard,
     Solver,
     Words,
+    Written,
 )
 
 
@@ -48,7 +49,7 @@ def targets(
     shard: Shard = (0, 1),
     spec: Json,
     compile: bool = False,
-    seconds: Path | None = None,
+    seconds: Written | None = None,
     out: Out,
 ) -> None:
     """Optimise the target vectors of one shard of the facts; those that are in the file already are kept.
@@ -112,8 +113,8 @@ def edit(
     solver: Solver = None,
     metrics: Metrics | None = None,
     run_columns: RunColumns = None,
-    records: Path | None = None,
-    seconds: Path | None = None,
+    records: Written | None = None,
+    seconds: Written | None = None,
     out: Out,
 ) -> None:
     """Write the first facts into the model with an editor, save the change of each parameter, and measure it if asked.

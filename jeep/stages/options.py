@@ -97,9 +97,14 @@ PrefixKinds = Annotated[
     Sequence[tuple[int, int]], _written_as(prefix_kind, repeated=True), Parameter(help="TEXTSxTOKENS, such as 5x10")
 ]
 
-Out = Annotated[Path, Parameter(help="where the result goes")]
-Csv = Annotated[Path, Parameter(help="the CSV file; .md, .html and, of the paper's tables, .tex are put beside it")]
-Figure = Annotated[Path, Parameter(help="the PDF file; a PNG is put beside it")]
+WRITES = object()
+"""Marks a file or folder that a stage writes."""
+Written = Annotated[Path, WRITES]
+Out = Annotated[Path, Parameter(help="where the result goes"), WRITES]
+Csv = Annotated[
+    Path, Parameter(help="the CSV file; .md, .html and, of the paper's tables, .tex are put beside it"), WRITES
+]
+Figure = Annotated[Path, Parameter(help="the PDF file; a PNG is put beside it"), WRITES]
 Source = Annotated[Json, Parameter(help="the source, as JSON (the form of config/README.md)")]
 Corpus = Annotated[Path, Parameter(help="corpus as JSON lines")]
 Facts = Annotated[Path, Parameter(help="facts, as the stage `facts` wrote them")]

@@ -27,6 +27,7 @@ from jeep.stages.options import (
     Shard,
     Source,
     Words,
+    Written,
 )
 
 
@@ -166,7 +167,7 @@ def covariance(
     places: Places,
     parts: Files = (),
     made_of: Json | None = None,
-    out: Path,
+    out: Written,
 ) -> None:
     """Estimate E[k kᵀ] of the input of many W_O in one pass over a random part of the corpus; one file for each.
 

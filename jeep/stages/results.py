@@ -30,6 +30,7 @@ from jeep.stages.options import (
     Seed,
     Title,
     Words,
+    Written,
 )
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def report(
     figures: Files,
     claims: Path,
     template: Path | None = None,
-    out: Path,
+    out: Written,
 ) -> None:
     """Write REPORT.md: what was run, the main tables, the figures, and which claims hold.
 

@@ -20,6 +20,7 @@ from jeep.stages.options import (
     SampleOptions,
     Settings,
     Solver,
+    Written,
 )
 
 
@@ -43,8 +44,8 @@ def sequence(
     sample: SampleOptions | None = None,
     held_out: int = 0,
     run_columns: RunColumns = None,
-    trace: Path,
-    deltas: Path | None = None,
+    trace: Written,
+    deltas: Written | None = None,
     out: Out,
 ) -> None:
     """Edit one batch after another, each on the model that the batches before left; without an editor, only measure.
