@@ -100,7 +100,7 @@ rule covariance_part:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.covariance, places=lambda wildcards: len(MISSING[wildcards.model])),
-        runtime=runtime("covariance_part"),
+        runtime=runtime(DURATIONS.covariance, places=lambda wildcards: len(MISSING[wildcards.model])),
     params:
         options=lambda wildcards: sample_options(wildcards.model),
         places=lambda wildcards: places_option(wildcards.model),
@@ -132,7 +132,7 @@ for number, model in enumerate(CONFIG.models):
             resources:
                 gpu=gpus_of(model),
                 mem_mb=memory(DEMANDS.covariance, model=model, places=len(MISSING[model])),
-                runtime=runtime("covariance"),
+                runtime=runtime(DURATIONS.covariance, model=model, places=len(MISSING[model])),
             params:
                 options=sample_options(model),
                 places=places_option(model),
@@ -161,7 +161,7 @@ rule eigenvectors:
     resources:
         gpu=gpus,
         mem_mb=lambda wildcards, input, attempt: needs.decomposition(os.path.getsize(input[0]), attempt),
-        runtime=runtime("eigenvectors"),
+        runtime=runtime(),
     params:
         device=lambda wildcards: CONFIG.models[wildcards.model].device,
         code=stage_code("prepare:eigenvectors"),

@@ -101,7 +101,7 @@ rule damage:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.damage),
-        runtime=runtime("damage"),
+        runtime=runtime(DURATIONS.damage),
     params:
         options=model_options,
         sample=lambda wildcards: sample_sizes(wildcards.model),
@@ -136,7 +136,7 @@ rule abilities:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.damage),
-        runtime=runtime("abilities"),
+        runtime=runtime(least=durations.DAY),
     params:
         options=model_options,
         asked=DAMAGED.harness.model_dump_json() if DAMAGED and DAMAGED.harness else "",

@@ -151,7 +151,7 @@ rule targets:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.run),
-        runtime=runtime("targets"),
+        runtime=runtime(DURATIONS.targets),
     params:
         options=editing_options,
         compile=compile_option,
@@ -184,7 +184,7 @@ rule target_norms:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.run),
-        runtime=runtime("targets"),
+        runtime=runtime(DURATIONS.targets),
     params:
         options=editing_options,
         spec=target_spec,
@@ -222,7 +222,7 @@ rule edit:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.edit),
-        runtime=runtime("edit"),
+        runtime=runtime(DURATIONS.edit),
     params:
         options=editing_options,
         editor=editor_name,
@@ -260,7 +260,7 @@ rule apply_edit:
         "../envs/jeep.yaml"
     resources:
         mem_mb=memory(DEMANDS.run),
-        runtime=runtime("apply_edit"),
+        runtime=runtime(),
     params:
         options=applying_options,
         code=stage_code("edit:apply_edit"),

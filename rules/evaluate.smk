@@ -24,7 +24,7 @@ rule evaluate:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.run),
-        runtime=runtime("evaluate"),
+        runtime=runtime(DURATIONS.evaluate),
     params:
         options=editing_options,
         metrics=dataset_field("metrics"),

@@ -139,7 +139,7 @@ rule prefixes:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.read),
-        runtime=runtime("prefixes"),
+        runtime=runtime(),
     params:
         options=model_options,
         kinds=prefix_kinds,
@@ -165,7 +165,7 @@ rule hypernetwork:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.hypernetwork),
-        runtime=runtime("hypernetwork"),
+        runtime=runtime(DURATIONS.hypernetwork),
     params:
         options=training_options,
         editor=editor_name,

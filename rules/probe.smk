@@ -89,7 +89,7 @@ rule probe_contrast:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.read),
-        runtime=runtime("probe_contrast"),
+        runtime=runtime(),
     params:
         options=model_options,
         limit=probe_field("prompts"),
@@ -116,7 +116,7 @@ rule probe_prompt:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.read),
-        runtime=runtime("probe_prompt"),
+        runtime=runtime(),
     params:
         options=model_options,
         number=probe_field("example"),
@@ -165,7 +165,7 @@ rule search_index:
         "../envs/jeep.yaml"
     resources:
         mem_mb=index_memory,
-        runtime=runtime("search_index"),
+        runtime=runtime(least=durations.LONG),
     params:
         code=stage_code("probe:search_index"),
     shell:
@@ -189,7 +189,7 @@ rule related_words:
         "../envs/jeep.yaml"
     resources:
         mem_mb=index_memory,
-        runtime=runtime("related_words"),
+        runtime=runtime(least=durations.LONG),
     params:
         limit=probe_field("prompts"),
         backend=retrieval_field("backend"),
@@ -245,7 +245,7 @@ rule probe_words:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.read),
-        runtime=runtime("probe_words"),
+        runtime=runtime(),
     params:
         options=model_options,
         limit=probe_field("prompts"),

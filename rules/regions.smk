@@ -111,7 +111,7 @@ rule leaks:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.read),
-        runtime=runtime("leaks"),
+        runtime=runtime(),
     params:
         options=model_options,
         limit=moved_limit,

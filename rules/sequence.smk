@@ -74,7 +74,7 @@ rule sequence:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.sequence),
-        runtime=runtime("sequence"),
+        runtime=runtime(DURATIONS.sequence),
     params:
         options=editing_options,
         editor=editor_name,
@@ -120,7 +120,7 @@ rule sequence_unedited:
     resources:
         gpu=gpus,
         mem_mb=memory(DEMANDS.run),
-        runtime=runtime("evaluate"),
+        runtime=runtime(DURATIONS.measured_sequence),
     params:
         options=editing_options,
         batches=sequence_field("batches"),

@@ -97,7 +97,7 @@ rule train_model:
     conda:
         "../envs/jeep.yaml"
     resources:
-        runtime=runtime("train_model"),
+        runtime=runtime(),
     params:
         source=model_source,
         seed=CONFIG.seeds[0],

@@ -194,13 +194,13 @@ rule case_study:
     resources:
         gpu=gpus_of(STUDY.model) if STUDY else 1,
         mem_mb=memory(DEMANDS.shown, part=STUDY),
-        runtime=runtime("case_study"),
+        runtime=runtime(),
     params:
         options=part_options(STUDY),
         methods=STUDY.methods if STUDY else [],
         precisions=precisions_of(STUDY),
         deltas=deltas_of_runs,
-        case_id=option("case-id", STUDY.case_id) if STUDY else "",
+        case_id=f"--case-id={shlex.quote(STUDY.case_id)}" if STUDY and STUDY.case_id else "",
         edits=EXPERIMENT.edits,
         title=study_title,
         labels=labels,
@@ -229,7 +229,7 @@ rule quick_look:
     resources:
         gpu=gpus_of(QUICK.model) if QUICK else 1,
         mem_mb=memory(DEMANDS.shown, part=QUICK),
-        runtime=runtime("quick_look"),
+        runtime=runtime(),
     params:
         options=part_options(QUICK),
         metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",

@@ -154,7 +154,7 @@ rule search:
         mem_mb=memory(
             DEMANDS.search, editor=searched_editor, places=lambda wildcards: len(search_covariance(wildcards))
         ),
-        runtime=runtime("search"),
+        runtime=runtime(DURATIONS.search, editor=searched_editor),
     params:
         options=search_options,
         datasets=searched_sets,

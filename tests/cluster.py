@@ -33,7 +33,7 @@ MpiDefault=none
 ReturnToService=2
 SchedulerParameters=sched_interval=2,bf_interval=2
 KillWait=5
-MinJobAge=300
+MinJobAge=7200
 GresTypes=gpu
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state

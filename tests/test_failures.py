@@ -114,7 +114,7 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
         assert re.fullmatch(ends[rule], state), f"{rule}: what befell it did not end it, but {state}"
     assert artifacts(folder) == artifacts(done)
     assert re.search(r"TresPer\w+=.*gpu", asked["edit"]), asked["edit"]
-    assert "TimeLimit=02:00:00" in asked["prefixes"]
+    assert "TimeLimit=01:01:00" in asked["edit"], "not the profile's hour: what it computes, rounded up"
     assert not {"table", "report", "collect"} & asked.keys()
 
 
@@ -270,6 +270,7 @@ def test_read_only_results_are_named(fresh, tmp_path):
         ),
         (lambda c: c["models"]["tiny"].update(device="cpu$(touch owned)"), "models.tiny.device: "),
         (lambda c: c["models"]["tiny"].update(device="balanced"), "such as balanced:2"),
+        (lambda c: c["datasets"]["cities"].update(label="--out=x"), "datasets.cities.label: "),
         (lambda c: c["datasets"]["cities"].update(chat=True, joiner=": "), "joiner: a chat template says itself"),
     ],
 )

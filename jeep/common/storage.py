@@ -146,6 +146,13 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, _provenance(file)  # noqa: SIM118 (not a dict)
 
 
+def each_tensor(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of a file by name, one in memory at a time. Raises UserError as `read_tensors` does."""
+    with _opened(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            yield name, file.get_tensor(name)
+
+
 def read_provenance(path: Path | str) -> dict[str, Any]:
     """The provenance of a file of tensors, without them."""
     with _opened(path, "numpy") as file:

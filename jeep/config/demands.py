@@ -1,52 +1,17 @@
-"""What the jobs of each rule ask a cluster for: megabytes that they hold, and minutes. No torch.
+"""What the jobs of each rule ask a cluster for: the megabytes that they hold. No torch.
 
-The rules' resources (rules/resources.smk) and the table in docs/scale.md both come from here.
+The rules' resources (rules/resources.smk) and the table in docs/scale.md both come from here and from `durations`.
 """
 
 from collections.abc import Iterator, Mapping
 
 from jeep.common.settings import UNEDITED, Dtype
 from jeep.config import needs
+from jeep.config.durations import Durations, minutes
 from jeep.config.experiment import CaseStudy, QuickLook
 from jeep.config.needs import Sizes
 from jeep.config.plan import Plan
 from jeep.editors import Editor
-
-DAY, LONG, SHORT = 1440, 480, 120
-
-MINUTES = {
-    "covariance": DAY,
-    "covariance_part": DAY,
-    "hypernetwork": DAY,
-    "search": DAY,
-    "targets": LONG,
-    "edit": LONG,
-    "sequence": DAY,
-    "eigenvectors": SHORT,
-    "evaluate": LONG,
-    "damage": LONG,
-    "abilities": LONG,
-    "prefixes": SHORT,
-    "apply_edit": SHORT,
-    "probe_contrast": SHORT,
-    "probe_prompt": SHORT,
-    "probe_words": SHORT,
-    "leaks": SHORT,
-    "case_study": SHORT,
-    "quick_look": SHORT,
-    "train_model": LONG,
-    "search_index": LONG,
-    "related_words": LONG,
-}
-"""On a first attempt, by rule."""
-
-
-def minutes(rule: str, attempt: int = 1) -> int:
-    """The time that a rule's jobs get, as much again on each attempt; a day at most, for which queues have places.
-
-    What takes longer goes on from its checkpoint.
-    """
-    return min(MINUTES[rule] * attempt, DAY)
 
 
 class Demands:
@@ -107,38 +72,41 @@ class Demands:
         return max(needs.running(sizes, dtype) for dtype in used)
 
     def table(self, sizes: Mapping[str, Sizes]) -> Iterator[dict[str, object]]:
-        """The rules that run the models of the experiment, with what their largest job asks for."""
-        for model, rule, held in self._largest(sizes):
-            yield {"model": model, "rule": rule, "mem_mb": needs.total(held), "runtime": minutes(rule)}
-
-    def _largest(self, sizes: Mapping[str, Sizes]) -> Iterator[tuple[str, str, float]]:
-        """(model, rule, megabytes) of the largest job."""
+        """The rules that run the models of the experiment, with what their largest and their longest job asks for."""
         for model, its in sizes.items():
-            cells = [cell for cell in self.plan.cells if cell[0] == model]
-            edited = [cell for cell in cells if cell[2] != UNEDITED]
-            places = len(self.plan.asked_places(model))
-            trained = [method for owner, method in self.plan.trained if owner == model]
-            found = {
-                "prefixes": [self.read(its, model)],
-                "covariance": [self.covariance(its, model, places)] if places else [],
-                "hypernetwork": [self.hypernetwork(its, model, method) for method in trained],
-                "targets": [
-                    self.run(its, name, dataset, method)
-                    for name, dataset, method in edited
-                    if self.plan.editor(method, name, dataset).target_spec
-                ],
-                "edit": [self.edit(its, *cell) for cell in edited],
-                "sequence": [
-                    self.sequence(its, run.model, run.dataset, run.method, part)
-                    for part in self.plan.experiment.sequences
-                    for run in self.plan.sequence_runs(part)
-                    if run.model == model and run.method != UNEDITED
-                ],
-                "evaluate": [self.run(its, *cell) for cell in cells if cell[2] == UNEDITED],
-                "damage": [self.damage(its, *where) for where in self.plan.damage_runs if where[0] == model],
-                "apply_edit": [self.run(its, *cell) for cell in edited],
-            }
-            yield from ((model, rule, max(held)) for rule, held in found.items() if held)
+            for rule, jobs in self._jobs(its, model).items():
+                if jobs:
+                    held, operations = (max(values) for values in zip(*jobs, strict=True))
+                    asked = {"mem_mb": needs.total(held), "runtime": minutes(operations)}
+                    yield {"model": model, "rule": rule, **asked}
+
+    def _jobs(self, its: Sizes, model: str) -> dict[str, list[tuple[float, float]]]:
+        """(megabytes, operations) of every job of a model, by rule."""
+        work = Durations(self.plan)
+        cells = [cell for cell in self.plan.cells if cell[0] == model]
+        edited = [cell for cell in cells if cell[2] != UNEDITED]
+        optimised = [cell for cell in edited if self.plan.editor(cell[2], cell[0], cell[1]).target_spec]
+        places = len(self.plan.asked_places(model))
+        trained = [(name, method) for name, method in self.plan.trained if name == model]
+        sequences = [
+            (run.model, run.dataset, run.method, part)
+            for part in self.plan.experiment.sequences
+            for run in self.plan.sequence_runs(part)
+            if run.model == model and run.method != UNEDITED
+        ]
+        summed = [(model, places)] if places else []
+        damaged = [where for where in self.plan.damage_runs if where[0] == model]
+        return {
+            "prefixes": [(self.read(its, model), 0.0)],
+            "covariance": [(self.covariance(its, *what), work.covariance(its, *what)) for what in summed],
+            "hypernetwork": [(self.hypernetwork(its, *one), work.hypernetwork(its, *one)) for one in trained],
+            "targets": [(self.run(its, *cell), work.targets(its, *cell)) for cell in optimised],
+            "edit": [(self.edit(its, *cell), work.edit(its, *cell)) for cell in edited],
+            "sequence": [(self.sequence(its, *one), work.sequence(its, *one)) for one in sequences],
+            "evaluate": [(self.run(its, *cell), work.evaluate(its, *cell)) for cell in cells if cell[2] == UNEDITED],
+            "damage": [(self.damage(its, *where), work.damage(its, *where)) for where in damaged],
+            "apply_edit": [(self.run(its, *cell), 0.0) for cell in edited],
+        }
 
 
 def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int) -> float:

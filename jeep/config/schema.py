@@ -21,6 +21,8 @@ from jeep.data.sources import (
 from jeep.editors import EDITORS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Label = Annotated[str, Field(pattern=r"^[^-]")]
+"""Jobs get it as an argument, and what begins with a hyphen would be an option."""
 
 
 class Model(Strict):
@@ -33,7 +35,7 @@ class Model(Strict):
     fit over memory and disk; otherwise a torch device such as cuda:1 or cpu."""
     compile: bool = False
     """Optimise target vectors through torch.compile: faster by a tenth on a CPU, after half a minute for each job."""
-    label: str | None = None
+    label: Label | None = None
     """Name in tables and figures."""
     reported: str | None = None
     """Name in config/reported.csv, where it is a model of the paper."""
@@ -82,7 +84,7 @@ class Dataset(Strict):
     """Texts that these are compared with: MEMIT's attribute_snippets.json, or JSON lines."""
     chains: Other | None = None
     """Questions that follow from edits: a file of MQuAKE, or JSON lines."""
-    label: str | None = None
+    label: Label | None = None
     """Name in tables and figures."""
     reported: str | None = None
     """Name in config/reported.csv, where it is a data set of the paper."""
@@ -141,7 +143,7 @@ class Method(Strict):
     """Needed unless the method extends another."""
     extends: Name | None = None
     """A method whose editor, settings and overrides this one starts from, such as an ablation."""
-    label: str | None = None
+    label: Label | None = None
     """Name in tables and figures."""
     added: Literal["ours", "later"] | None = None
     """No method of the paper, but one of ours, or one that others published later: none of the paper's claims is about

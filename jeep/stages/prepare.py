@@ -176,16 +176,11 @@ def covariance(
         made_of: model, text and code, as JSON, to be kept with the covariances
         out: the folder
     """
-    from functools import reduce
-    from operator import add
-
-    from jeep.common.storage import read_tensors
     from jeep.writing.covariance import Sums, estimate, write_covariances
 
     model = checkpoint.load()
     if parts:
-        sums = reduce(add, (Sums.of(read_tensors(path)[0]) for path in parts))
-        write_covariances(model, sums, made_of or {}, out)
+        write_covariances(model, Sums.merged(parts), made_of or {}, out)
     else:
         estimate(model, sample, places, checkpoint.token_budget, made_of or {}, out)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from jeep.common.errors import UserError
 from jeep.common.provenance import code_digest
 from jeep.common.settings import Sample, Where, place_name, place_of
-from jeep.common.storage import clear_scratch
+from jeep.common.storage import clear_scratch, each_tensor
 from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches
 from jeep.model.editable import EditableModel
@@ -59,12 +59,19 @@ class Sums:
         products = {place_of(name): tensors[name].to(device) for name in tensors if name not in ("tokens", "rows")}
         return cls(products, int(tensors["tokens"]), int(tensors["rows"]))
 
-    def __add__(self, other: "Sums") -> "Sums":
-        """Of both parts of a text."""
-        places = self.products.keys() | other.products.keys()
-        either = [part.products for part in (self, other)]
-        products = {place: sum(part[place] for part in either if place in part) for place in places}
-        return Sums(products, self.tokens + other.tokens, self.rows + other.rows)
+    @classmethod
+    def merged(cls, parts: Iterable[Path]) -> "Sums":
+        """Over a text whose parts' sums lie in files: one set of sums in memory, and one matrix of a part beside it."""
+        merged = cls()
+        for path in parts:
+            for name, tensor in each_tensor(path):
+                if name in ("tokens", "rows"):
+                    setattr(merged, name, getattr(merged, name) + int(tensor))
+                elif place_of(name) in merged.products:
+                    merged.products[place_of(name)] += tensor
+                else:
+                    merged.products[place_of(name)] = tensor
+        return merged
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from jeep.config import needs
 from jeep.config.config import load_config
-from jeep.config.demands import Demands, minutes
+from jeep.config.demands import Demands
+from jeep.config.durations import DAY, START, Durations, minutes
 from jeep.config.needs import Sizes
 from jeep.config.plan import Plan
 from jeep.editors import load_editor
@@ -58,7 +59,37 @@ def test_matrices_of_an_mlp_and_keys_of_facts():
 
 def test_another_attempt_gets_more():
     assert [needs.total(1000.0, attempt) for attempt in (1, 2, 3)] == [4000, 6000, 8000]
-    assert [minutes("edit", attempt) for attempt in (1, 2)] == [480, 960]
+
+
+def test_minutes_follow_from_operations():
+    assert [minutes(0.0, attempt) for attempt in (1, 2)] == [START, 2 * START]
+    assert minutes(3e12 * 60 * 10) == START + 10
+    assert minutes(3e12 * 60 * 10 - 1) == START + 10, "rounded up"
+    assert minutes(0.0, least=480) == 480
+    assert minutes(1e30) == minutes(0.0, 100) == DAY
+
+
+def test_what_jobs_compute_by_hand():
+    """Of the paper's grid, on a model of a million weights."""
+    plan = Plan(load_config(ROOT / "config/paper.yaml"))
+    work, million = Durations(plan), 1_000_000
+    text = 100_000 * 2048
+    assert work.covariance(SIZES, "gptj", 3) == text * (2 * million + 3 * 2 * 2000**2)
+    # Six prompts and that of the divergence, 12 tokens each, forward and back, 25 steps.
+    assert work.targets(SIZES, "gptj", "mcf", "memit") == 2500 * 25 * 7 * 12 * 4 * million
+    counts = sum(plan.edit_counts("gptj", "mcf", "memit"))
+    written = counts * 6 * 12 * 2 * million + len(plan.edit_counts("gptj", "mcf", "memit")) * 6 * 3 * 2000**3
+    assert work.edit(SIZES, "gptj", "mcf", "memit") == pytest.approx(written + counts * 260 * 2 * million)
+    assert work.evaluate(SIZES, "gptj", "mcf", "none") == 10_000 * 260 * 2 * million
+    tuned = plan.edit_counts("gptj", "mcf", "ft-wd")
+    trained = plan.editor("ft-wd", "gptj", "mcf").epochs * 12 * 6 + 260 * 2
+    assert work.edit(SIZES, "gptj", "mcf", "ft-wd") == pytest.approx(sum(tuned) * trained * million)
+    measured = (500 + 1000 + 1500 + 2000) * 260 + 4 * 50_000
+    assert work.measured_sequence(SIZES, "long_sequence") == measured * 2 * million
+    twenty = work.sequence(SIZES, "gptj", "mcf", "memit", "long_sequence") - measured * 2 * million
+    batch = 100 * 25 * 7 * 12 * 4 * million + 100 * 6 * 12 * 2 * million + 6 * 3 * 2000**3
+    assert twenty == pytest.approx(20 * batch)
+    assert minutes(work.hypernetwork(SIZES, "gptj", "mend")) == DAY, "how many facts a file has is not known before"
 
 
 def test_an_edit_asks_for_what_its_editor_holds():
