@@ -173,6 +173,8 @@ class Experiment(Grid):
 
     edits: PositiveInt
     """Facts edited at once."""
+    more: Grid | None = None
+    """Further methods of tables 2 and 3, with some of the models, on some of the data sets."""
     ablations: Grid | None = None
     """Table 4."""
     curve: Curve | None = None
@@ -193,6 +195,12 @@ class Experiment(Grid):
     """A longer one, the target `long_sequence`."""
 
     @property
+    def compared(self) -> Grid:
+        """What tables 2 and 3 and the claims compare, where it is run: with `more`."""
+        methods = [*self.methods, *(self.more.methods if self.more else ())]
+        return Grid(models=self.models, datasets=self.datasets, methods=list(dict.fromkeys(methods)))
+
+    @property
     def sequences(self) -> dict[str, EditSequence]:
         """By where they stand in the configuration."""
         parts = {"sequence": self.sequence, "long_sequence": self.long_sequence}
@@ -207,6 +215,13 @@ class Experiment(Grid):
                 raise ValueError(f"large: {name!r} is edited elsewhere too; give it an entry of its own (settings_of)")
         return self
 
+    @model_validator(mode="after")
+    def _further(self) -> "Experiment":
+        for kind in ("models", "datasets") if self.more else ():
+            if unknown := set(getattr(self.more, kind)) - set(getattr(self, kind)):
+                raise ValueError(f"more: {sorted(unknown)[0]!r} is none of the experiment's {kind}")
+        return self
+
     @property
     def sweeps(self) -> list[Sweep]:
         """Everything that defines variants of a method."""
@@ -217,6 +232,7 @@ class Experiment(Grid):
         """Everything that is run, by where it stands in the configuration."""
         parts = {
             "experiment": self,
+            "experiment.more": self.more,
             "experiment.ablations": self.ablations,
             "experiment.curve": self.curve,
             "experiment.sweep": self.sweep.grid if self.sweep else None,

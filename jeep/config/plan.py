@@ -175,7 +175,7 @@ class Plan:
             return self.experiment.ablations
         metrics = {"table2": "zsre", "table3": "counterfact"}[artifact]
         datasets = [name for name in self.experiment.datasets if self.config.datasets[name].metrics == metrics]
-        return self.experiment.model_copy(update={"datasets": datasets}) if datasets else None
+        return self.experiment.compared.model_copy(update={"datasets": datasets}) if datasets else None
 
     @cached_property
     def series(self) -> dict[str, Grid]:

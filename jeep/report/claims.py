@@ -190,8 +190,8 @@ def find_claims(
         rows += _sweep(chosen(records, grids["sweep"], edits), sweep, seed)
     if "damage" in grids:
         results = chosen(records, grids["damage"])
-        for claim, where, other, statistic, interval in damage_claims(damage, results, jeep, MARGIN):
-            rows.append(_row(f"{FAMILIES['beyond']}{claim}", where, jeep, other, statistic, interval))
+        for claim, *rest in damage_claims(damage, results, jeep, MARGIN):
+            rows.append(_row(f"{FAMILIES['beyond']}{claim}", *rest))
     if "sequence" in grids:
         results = chosen(sequence, grids["sequence"])
         last = results[results["edits"] == results.groupby(["dataset", "model"])["edits"].transform("max")]

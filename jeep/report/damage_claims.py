@@ -13,8 +13,8 @@ from jeep.report.intervals import Interval, of_mean
 
 DRIFT = "JEEP changes other text less than a method of the same Score"
 TASKS = "JEEP keeps more of the small tasks than a method of the same Score"
-Claim = tuple[str, dict[str, str], str, str, Interval]
-"""The claim, where it is made, the other method, the statistic, and its interval."""
+Claim = tuple[str, dict[str, str], str, str, str, Interval]
+"""The claim, where it is made, what is taken from what (methods, `one` − `other`), the statistic, and its interval."""
 
 
 def damage_claims(files: Sequence[Path], records: pd.DataFrame, jeep: str, margin: float) -> Iterator[Claim]:
@@ -38,15 +38,15 @@ def damage_claims(files: Sequence[Path], records: pd.DataFrame, jeep: str, margi
                 logging.info("%s, %s: %s has Score %.1f, %s %.1f: not compared", model, dataset, jeep, ours, other, its)
                 continue
             where = {"dataset": str(dataset), "model": str(model)}
-            for claim, statistic, difference in _differences(part, jeep, other):
-                yield claim, where, other, f"{statistic}, paired, {edits} edits", of_mean(difference)
+            for claim, first, second, statistic, difference in _differences(part, jeep, other):
+                yield claim, where, first, second, f"{statistic}, paired, {edits} edits", of_mean(difference)
 
 
-def _differences(part: pd.DataFrame, jeep: str, other: str) -> Iterator[tuple[str, str, pd.Series]]:
-    """How much better JEEP is on each window, and on each question."""
+def _differences(part: pd.DataFrame, jeep: str, other: str) -> Iterator[tuple[str, str, str, str, pd.Series]]:
+    """How much better JEEP is on each window, the other's KL less its own, and on each question."""
     drift = part[part["metric"] == "kl"].pivot(index="unit", columns="method", values="value")
     if {jeep, other} <= set(drift):
-        yield DRIFT, "KL, thousandths of a nat a token", 1000 * (drift[other] - drift[jeep])
+        yield DRIFT, other, jeep, "KL, thousandths of a nat a token", 1000 * (drift[other] - drift[jeep])
     tasks = part[part["kind"].isin(TASK_KINDS)]
     means = tasks.groupby("metric")[["before", "chance"]].mean()
     tasks = tasks[tasks["metric"].isin(means.index[known(means)])]
@@ -54,7 +54,8 @@ def _differences(part: pd.DataFrame, jeep: str, other: str) -> Iterator[tuple[st
     if {jeep, other} <= set(answers):
         difference = answers[jeep] - answers[other]
         sizes = difference.groupby(level="metric").transform("size")
-        yield TASKS, "points in a mean task", difference * len(difference) / (sizes * sizes.index.unique(0).size)
+        weights = len(difference) / (sizes * sizes.index.unique(0).size)
+        yield TASKS, jeep, other, "points in a mean task", difference * weights
 
 
 def _scores(records: pd.DataFrame) -> dict[str, float]:

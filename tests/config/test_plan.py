@@ -1,7 +1,9 @@
 """What follows from a configuration: runs, what they share, and which methods the claims are about."""
 
+import pytest
 from conftest import ROOT
 
+from jeep.common.errors import UserError
 from jeep.config.config import load_config, parse_config
 from jeep.config.experiment import Grid
 from jeep.config.plan import Plan
@@ -12,7 +14,7 @@ def plan(name="config"):
 
 
 def roles(plan):
-    return plan.roles(plan.experiment, plan.experiment.ablations)
+    return plan.roles(plan.experiment.compared, plan.experiment.ablations)
 
 
 def renamed(config, names):
@@ -133,6 +135,25 @@ def test_a_search_whose_space_leaves_out_layers_needs_those_in_the_settings():
     assert found.searched_places("gptj-nano", "jeep", "mcf-demo") == [(0, "mlp"), (1, "mlp"), (4, "mlp")]
 
 
+def test_further_methods_have_rows_where_they_are_run():
+    found = plan()
+    rows = found.table("table3")
+    assert rows.models == ["smollm2-135m", "gptj-nano"]
+    assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null"]
+    where = {run.method: set() for run in found.runs_of(rows)}
+    for run in found.runs_of(rows):
+        where[run.method].add(run.model)
+    assert where["locft-bf"] == where["jeep-null"] == {"gptj-nano"}
+    assert where["jeep"] == where["alphaedit"] == set(rows.models)
+
+
+def test_further_methods_are_of_the_experiments_models_and_data():
+    raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
+    raw["experiment"]["more"]["datasets"] = ["mcf-dev"]
+    with pytest.raises(UserError, match="more: 'mcf-dev' is none of the experiment's datasets"):
+        parse_config(raw)
+
+
 def test_the_unedited_model_is_evaluated_once_and_others_under_every_seed():
     found = plan("paper")
     seeds = {run.method: set() for run in found.runs}
@@ -144,7 +165,7 @@ def test_the_unedited_model_is_evaluated_once_and_others_under_every_seed():
 
 def test_ablations_share_the_target_vectors_of_their_method():
     found = plan()
-    owners = {name: found.target_owner("smollm2-135m", "mcf-demo", name) for name in found.experiment.ablations.methods}
+    owners = {name: found.target_owner("gptj-nano", "mcf-demo", name) for name in found.experiment.ablations.methods}
     assert owners["even_spread_step2"] == owners["wo_step2"] == owners["wo_step3"] == "jeep"
     assert owners["separate_optimization"] == owners["wo_high_delta_and_step3"] != "jeep"
 
@@ -153,7 +174,7 @@ def test_the_places_asked_for_are_those_of_runs_and_of_searches():
     found = plan()
     asked, run = set(found.asked_places("smollm2-135m")), set(found.places("smollm2-135m"))
     assert run < asked
-    assert (22, "attention") in run or any(place == "attention" for _, place in run), "an ablation edits attention"
+    assert any(place == "attention" for _, place in found.places("gptj-nano")), "an ablation edits attention"
     assert {(layer, "mlp") for layer in (3, 11, 18, 26)} <= asked - {(layer, "attention") for layer in range(30)}
     assert found.searched_places("smollm2-135m", "mend", "mcf-demo+zsre-demo") == [], (
         "a hyper-network needs no covariance"

@@ -142,6 +142,8 @@ def claims(files, score=0.8, swap=False, broken=()):
 def test_a_claim_that_jeep_costs_less_is_supported(files):
     found = claims(files)
     assert found["verdict"].to_dict() == {f"Beyond: {DRIFT}": "supported", f"Beyond: {TASKS}": "supported"}
+    assert tuple(found.loc[f"Beyond: {DRIFT}", ["one", "other"]]) == ("rome", "jeep"), "KL, of which less is better"
+    assert tuple(found.loc[f"Beyond: {TASKS}", ["one", "other"]]) == ("jeep", "rome")
     assert found.loc[f"Beyond: {DRIFT}", "value"] == pytest.approx(180, rel=0.05), "thousandths of a nat"
     assert found.loc[f"Beyond: {TASKS}", "value"] == pytest.approx(50, rel=0.05)
 
