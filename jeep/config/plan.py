@@ -84,8 +84,8 @@ class Plan:
 
     @cached_property
     def runs_at_once(self) -> list[Run]:
-        """Those of `all` and of the other targets that edit at once."""
-        return [*self.runs, *self.large_runs, *self.tradeoff_runs]
+        """Those of `all` and of the other targets that edit at once; each once."""
+        return list(dict.fromkeys([*self.runs, *self.large_runs, *self.tradeoff_runs]))
 
     @cached_property
     def every_run(self) -> list[Run]:

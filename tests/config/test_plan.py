@@ -141,6 +141,7 @@ def test_further_methods_have_rows_where_they_are_run():
     assert rows.models == ["smollm2-135m", "gptj-nano"]
     assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null"]
     where = {run.method: set() for run in found.runs_of(rows)}
+    assert len(set(found.runs_of(rows))) == len(found.runs_of(rows)), "also those that another target has"
     for run in found.runs_of(rows):
         where[run.method].add(run.model)
     assert where["locft-bf"] == where["jeep-null"] == {"gptj-nano"}

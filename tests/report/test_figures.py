@@ -228,6 +228,19 @@ def test_each_stage_is_marked_in_the_panel_of_its_position(contrast, tmp_path, m
     assert spans == [0, 1, 2]
 
 
+def test_a_method_that_is_run_on_one_model_only_leaks_there_and_is_in_the_legend(leaking, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("jeep.report.figures.leaks.save", lambda figure, out: drawn.append(figure))
+    edits = {("one", "d", "jeep"): leaking, ("two", "d", "jeep"): leaking, ("two", "d", "memit"): leaking}
+    draw_leaks(edits, {}, tmp_path / "figure.pdf")
+    lines = [
+        [line for line in axis.lines if len(line.get_xdata()) and line.get_marker() != "None"] for axis in drawn[0].axes
+    ]
+    assert len(lines[1]) == 2 * len(lines[0]) > 0
+    assert lines[0][0].get_color() == lines[1][0].get_color() != lines[1][-1].get_color()
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["jeep", "memit"]
+
+
 def test_the_cost_of_a_leak_is_told_by_its_rank_correlation(leaks, moved, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("jeep.report.figures.leaks.save", lambda figure, out: drawn.append(figure))

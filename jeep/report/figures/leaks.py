@@ -19,7 +19,7 @@ _COLORS = {"subject_last": PALETTE[2], "prediction": PALETTE[3]}
 def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out: Path) -> None:
     """The leak of each written layer of every edit, a panel for each model and data set.
 
-    `deltas` are edits with their traces, by model, data set and method: of all methods everywhere.
+    `deltas` are edits with their traces, by model, data set and method; not every method need be everywhere.
     """
     panels = list(dict.fromkeys(key[:2] for key in deltas))
     methods = list(dict.fromkeys(key[2] for key in deltas))
@@ -30,6 +30,8 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
         figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
         for axis, (model, dataset) in zip(axes.flat, panels, strict=False):
             for color, marker, method in zip(PALETTE, MARKERS, methods, strict=False):
+                if (model, dataset, method) not in deltas:
+                    continue
                 steps = pd.DataFrame(read_provenance(deltas[model, dataset, method])["trace"])
                 name = label(labels, "methods", method)
                 for _, part in steps.groupby("position", sort=False):
@@ -42,8 +44,9 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
             axis.set_ylabel("leak")
         for axis in axes[-1]:
             axis.set_xlabel("block")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+        shown = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+        names = [label(labels, "methods", method) for method in methods]
+        figure.legend([shown[name] for name in names], names, loc="outside upper center", ncols=len(names))
         save(figure, out)
 
 
