@@ -60,11 +60,15 @@ def _pairs(results: pd.DataFrame, claim: str, pairs: Sequence[Sequence[str]], se
 
 
 def _curve(results: pd.DataFrame, roles: Mapping[str, Any], seed: int) -> list[dict]:
-    """Figure 4: JEEP's lead over MEMIT grows with the number of edits; it is near the best at every number."""
+    """Figure 4: JEEP's lead over MEMIT grows with the number of edits; it is near the best at every number.
+
+    Of the numbers that all methods have: some may have others too, which damage is measured at.
+    """
     jeep, memit = roles["jeep"], roles["memit"]
     rows = []
     for where, part, methods in _where(results):
-        counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
+        ran = part.groupby("edits")["method"].agg(set)
+        counts = sorted(int(count) for count in ran.index if count >= FEW and methods - {UNEDITED} <= ran[count])
         if {jeep, memit} <= methods and len(counts) > 1:
             values = values_of(part, [(name, count) for name in (jeep, memit) for count in counts])
             growth = resampled(values, lambda means, counts=counts: _growth(means, counts), seed)
@@ -99,7 +103,8 @@ def _added(results: pd.DataFrame, roles: Mapping[str, Any], seed: int, how: str 
     ]
     rows = []
     for where, part, methods in _where(results):
-        counts = sorted(int(count) for count in set(part["edits"]) if count >= FEW)
+        ran = part.groupby("edits")["method"].agg(set)
+        counts = sorted(int(count) for count in ran.index if count >= FEW and methods - {UNEDITED} <= ran[count])
         for claim, one, other in pairs:
             for count in counts if {one, other} <= methods else ():
                 difference = _difference(part, one, other, seed, count)

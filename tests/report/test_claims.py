@@ -175,6 +175,8 @@ def test_a_curve_says_what_it_compares_and_compares_no_more_than_there_is(tmp_pa
         for n in (10, 20, 40)
     ]
     assert said(claims(tmp_path, parts, grid)) == [grows, *near]
+    more = [records_of("jeep", [0.5] * 30), records_of("memit", [0.5] * 15)]
+    assert said(claims(tmp_path, [*parts, *more], grid)) == [grows, *near], "numbers that not every method has"
     assert said(claims(tmp_path, parts[::3], grid)) == near[:1], "one number of edits: nothing can grow"
     without = [part for part in parts if part["method"].iloc[0] != "memit"]
     assert said(claims(tmp_path, without, grid)) == [], "nobody to compare with"
