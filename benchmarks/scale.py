@@ -80,7 +80,7 @@ class Scale:
             if method != UNEDITED:
                 editor = self.config.editor(method, self.name, dataset)
                 dtype = editor.dtype or dtype
-                spec = editor.target_spec or getattr(editor, "spec", None)
+                spec = editor.spec
                 if spec and (dataset, spec.model_dump_json()) not in shared:
                     shared.add((dataset, spec.model_dump_json()))
                     total = self.needed.targets(requests, spec.sites, spec.optimization.steps)

@@ -56,7 +56,7 @@ def leaking_runs():
     """
     return [
         run
-        for run in PLAN.runs_of(EXPERIMENT.compared)
+        for run in PLAN.runs_of(PLAN.compared)
         if run.method != UNEDITED
         and run.seed == CONFIG.seeds[0]
         and CONFIG.datasets[run.dataset].neighbours

@@ -59,7 +59,7 @@ def edited_regions(wildcards):
     layers = {
         f"{method}/{dataset}": sorted({layer for layer, _ in PLAN.editor(method, model, dataset).covariances})
         for model, dataset, method in PLAN.cells
-        if model == wildcards.model and method in EXPERIMENT.compared.methods and method != UNEDITED
+        if model == wildcards.model and method in PLAN.compared.methods and method != UNEDITED
     }
     return json.dumps({name: found for name, found in layers.items() if found})
 

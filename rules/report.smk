@@ -12,7 +12,7 @@ def probe_results(name):
 def claim_grids():
     """What tables 2 and 3, table 4 and Figures 4 and 6 compare."""
     grids = {
-        "main": EXPERIMENT.compared,
+        "main": PLAN.compared,
         "ablations": EXPERIMENT.ablations,
         "curve": EXPERIMENT.curve,
         "sweep": PLAN.series.get("figure6"),
@@ -90,7 +90,7 @@ rule claims:
         "../envs/jeep.yaml"
     params:
         grids=claim_grids(),
-        roles=json.dumps(PLAN.roles(EXPERIMENT.compared, EXPERIMENT.ablations, EXPERIMENT.curve, EXPERIMENT.sequence)),
+        roles=json.dumps(PLAN.roles(PLAN.compared, EXPERIMENT.ablations, EXPERIMENT.curve, EXPERIMENT.sequence)),
         sequence=lambda wildcards, input: options("sequence", input.sequence),
         damage=lambda wildcards, input: options("damage", input.damage),
         sweep=json.dumps(EXPERIMENT.sweep.variants if EXPERIMENT.sweep else {}),

@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster, more on each attempt: jeep/config/demands.py says it. On one machine only `gpu` is limited."""
+"""What jobs ask of a cluster, more on each attempt: jeep/config/demands.py and durations.py say it. On one machine only `gpu` is limited."""
 
 from jeep.config import durations, needs
 from jeep.config.demands import Demands

@@ -73,7 +73,7 @@ def cost_jobs():
     """(run, job by its rule and wildcards) of all that the experiment's edits take: target vectors, edits, training."""
     jobs = []
     for model, dataset, method, seed in PLAN.runs:
-        if method == UNEDITED or method not in EXPERIMENT.compared.methods:
+        if method == UNEDITED or method not in PLAN.compared.methods:
             continue
         editor, run = PLAN.editor(method, model, dataset), [dataset, model, method, seed]
         where = f"{model}/{dataset}/{{}}/seed{seed}"

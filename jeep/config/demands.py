@@ -94,19 +94,20 @@ class Demands:
             for run in self.plan.sequence_runs(part)
             if run.model == model and run.method != UNEDITED
         ]
-        summed = [(model, places)] if places else []
-        damaged = [where for where in self.plan.damage_runs if where[0] == model]
-        return {
-            "prefixes": [(self.read(its, model), 0.0)],
-            "covariance": [(self.covariance(its, *what), work.covariance(its, *what)) for what in summed],
-            "hypernetwork": [(self.hypernetwork(its, *one), work.hypernetwork(its, *one)) for one in trained],
-            "targets": [(self.run(its, *cell), work.targets(its, *cell)) for cell in optimised],
-            "edit": [(self.edit(its, *cell), work.edit(its, *cell)) for cell in edited],
-            "sequence": [(self.sequence(its, *one), work.sequence(its, *one)) for one in sequences],
-            "evaluate": [(self.run(its, *cell), work.evaluate(its, *cell)) for cell in cells if cell[2] == UNEDITED],
-            "damage": [(self.damage(its, *where), work.damage(its, *where)) for where in damaged],
-            "apply_edit": [(self.run(its, *cell), 0.0) for cell in edited],
+        asked = {
+            "covariance": (self.covariance, work.covariance, [(model, places)] if places else []),
+            "hypernetwork": (self.hypernetwork, work.hypernetwork, trained),
+            "targets": (self.run, work.targets, optimised),
+            "edit": (self.edit, work.edit, edited),
+            "sequence": (self.sequence, work.sequence, sequences),
+            "evaluate": (self.run, work.evaluate, [cell for cell in cells if cell[2] == UNEDITED]),
+            "damage": (self.damage, work.damage, [where for where in self.plan.damage_runs if where[0] == model]),
         }
+        found = {"prefixes": [(self.read(its, model), 0.0)]}
+        for rule, (held, needed, jobs) in asked.items():
+            found[rule] = [(held(its, *job), needed(its, *job)) for job in jobs]
+        found["apply_edit"] = [(self.run(its, *cell), 0.0) for cell in edited]
+        return found
 
 
 def _editing(sizes: Sizes, dtype: Dtype, editor: Editor, facts: int, places: int) -> float:

@@ -102,9 +102,8 @@ class Durations:
 
 def _targets(sizes: Sizes, editor: Editor, facts: int) -> float:
     """Every step of every fact's target vectors: forward under all prefixes and the KL prompt, back to δ."""
-    spec = editor.target_spec or getattr(editor, "spec", None)
     prompts = 2 + sum(texts for texts, _ in editor.prefix_kinds)
-    steps = spec.optimization.steps if spec else 0
+    steps = editor.spec.optimization.steps if editor.spec else 0
     return facts * steps * prompts * PROMPT * BY_STATE * sizes.parameters
 
 

@@ -195,12 +195,6 @@ class Experiment(Grid):
     """A longer one, the target `long_sequence`."""
 
     @property
-    def compared(self) -> Grid:
-        """What tables 2 and 3 and the claims compare, where it is run: with `more`."""
-        methods = [*self.methods, *(self.more.methods if self.more else ())]
-        return Grid(models=self.models, datasets=self.datasets, methods=list(dict.fromkeys(methods)))
-
-    @property
     def sequences(self) -> dict[str, EditSequence]:
         """By where they stand in the configuration."""
         parts = {"sequence": self.sequence, "long_sequence": self.long_sequence}

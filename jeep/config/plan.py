@@ -169,13 +169,20 @@ class Plan:
 
     # What is compared
 
+    @cached_property
+    def compared(self) -> Grid:
+        """What tables 2 and 3 and the claims compare, where it is run: the experiment, with `more`."""
+        its = self.experiment
+        methods = [*its.methods, *(its.more.methods if its.more else ())]
+        return Grid(models=its.models, datasets=its.datasets, methods=list(dict.fromkeys(methods)))
+
     def table(self, artifact: str) -> Grid | None:
         """What a table compares; None where there is nothing to compare."""
         if artifact == "table4":
             return self.experiment.ablations
         metrics = {"table2": "zsre", "table3": "counterfact"}[artifact]
         datasets = [name for name in self.experiment.datasets if self.config.datasets[name].metrics == metrics]
-        return self.experiment.compared.model_copy(update={"datasets": datasets}) if datasets else None
+        return self.compared.model_copy(update={"datasets": datasets}) if datasets else None
 
     @cached_property
     def series(self) -> dict[str, Grid]:

@@ -67,6 +67,11 @@ class Editor(Strict):
         return None
 
     @property
+    def spec(self) -> TargetSpec | None:
+        """What target vectors depend on, be they optimised before the edit or within it (ROME)."""
+        return self.target_spec
+
+    @property
     def covariances(self) -> tuple[Where, ...]:
         """Every W_O, by layer and place, whose input's covariance is needed."""
         return ()

@@ -27,6 +27,8 @@ from jeep.model.windows import sequences
 
 _BATCHES = 16
 """Full batches between two places where a pass can go on."""
+_COUNTS = ("tokens", "rows")
+"""What a file of sums has beside the matrices."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Sums:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> "Sums":
         """The other way round."""
-        products = {place_of(name): tensors[name].to(device) for name in tensors if name not in ("tokens", "rows")}
+        products = {place_of(name): tensors[name].to(device) for name in tensors if name not in _COUNTS}
         return cls(products, int(tensors["tokens"]), int(tensors["rows"]))
 
     @classmethod
@@ -65,7 +67,7 @@ class Sums:
         merged = cls()
         for path in parts:
             for name, tensor in each_tensor(path):
-                if name in ("tokens", "rows"):
+                if name in _COUNTS:
                     setattr(merged, name, getattr(merged, name) + int(tensor))
                 elif place_of(name) in merged.products:
                     merged.products[place_of(name)] += tensor

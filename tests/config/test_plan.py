@@ -14,7 +14,7 @@ def plan(name="config"):
 
 
 def roles(plan):
-    return plan.roles(plan.experiment.compared, plan.experiment.ablations)
+    return plan.roles(plan.compared, plan.experiment.ablations)
 
 
 def renamed(config, names):

@@ -45,8 +45,7 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
         for axis in axes[-1]:
             axis.set_xlabel("block")
         shown = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-        names = [label(labels, "methods", method) for method in methods]
-        figure.legend([shown[name] for name in names], names, loc="outside upper center", ncols=len(names))
+        figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown))
         save(figure, out)
 
 
