@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from cluster import slurm, squeue, why_not
+from conftest import ROOT
 from project import environment, make_project, snakemake, write_config
 from safetensors.torch import save_file
 
@@ -233,6 +234,17 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(byte_le
         assert status != 0
         assert f"{folder}/.snakemake: cannot be written (Read-only file system)" in output
         assert "Traceback" not in output
+
+
+def test_where_room_is_scarce_python_leaves_no_bytecode_that_might_be_half_written(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    with disk(tmp_path / "small", "8m") as small:
+        for folder in (small, tmp_path / "large"):
+            shutil.copytree(ROOT / "jeep", folder / "jeep", ignore=shutil.ignore_patterns("__pycache__"))
+            command = [sys.executable, "-c", "import jeep.launcher"]
+            subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+        assert not list(small.rglob("launcher*.pyc"))
+        assert list((tmp_path / "large").rglob("launcher*.pyc"))
 
 
 def test_read_only_results_are_named(fresh, tmp_path):
