@@ -1,4 +1,4 @@
-"""Covariances, a file for each W_O; the rule of a model collects what is missing, in one pass over the text."""
+"""Covariances, a file for each W_O; the rule of a model collects what runs lack, in one pass over the text."""
 
 
 def stamps(paths):
@@ -50,14 +50,18 @@ def is_made_of(path, parts):
         return False  # a file that is broken is made anew
 
 
-def missing_places(model):
-    """Every W_O whose covariance is asked for and not there."""
-    asked = PLAN.asked_places(model)
-    parts = made_of(model) if asked else {}
-    return [where for where in asked if not is_made_of(Path(covariance_file(model, where)), parts)]
+def missing_places(model, places):
+    """Those of some W_O whose covariance is not there."""
+    parts = made_of(model) if places else {}
+    return [where for where in places if not is_made_of(Path(covariance_file(model, where)), parts)]
 
 
-MISSING = {model: missing_places(model) for model in CONFIG.models}
+MISSING = {
+    (model, who): missing_places(model, places)
+    for model in CONFIG.models
+    for who, places in PLAN.collected_places(model).items()
+}
+"""By model, and by who asks for them: runs, or searches besides. Each is a pass over the text; two of one model wait for one another."""
 
 
 def sample_sizes(model):
@@ -72,16 +76,19 @@ def sample_options(model):
     return f"{run_options(model, CONFIG.statistics_of(model).dtype)} {sample_sizes(model)}"
 
 
-def places_option(model):
-    return options("places", [place_name(where) for where in MISSING[model]])
+def places_option(model, who):
+    return options("places", [place_name(where) for where in MISSING[model, who]])
 
 
-def covariance_parts(model):
+def covariance_parts(model, who):
     """The sums of every shard of the text; none where one job reads all of it."""
     shards = CONFIG.statistics_of(model).shards
-    return expand(
-        "results/covariance/{model}/parts/{shard}.safetensors", model=model, shard=range(shards if shards > 1 else 0)
-    )
+    shard = range(shards if shards > 1 else 0)
+    return expand("results/covariance/{model}/parts/{who}/{shard}.safetensors", model=model, who=who, shard=shard)
+
+
+def missing_number(wildcards):
+    return len(MISSING[wildcards.model, wildcards.who])
 
 
 rule covariance_part:
@@ -90,20 +97,22 @@ rule covariance_part:
         model="results/models/{model}",
         corpus="results/corpus/wikipedia.jsonl",
     output:
-        temp("results/covariance/{model}/parts/{shard}.safetensors"),
+        temp("results/covariance/{model}/parts/{who}/{shard}.safetensors"),
     log:
-        "logs/covariance_part/{model}/{shard}.log",
+        "logs/covariance_part/{model}/{who}/{shard}.log",
     benchmark:
-        "results/benchmarks/covariance_part/{model}/{shard}.tsv"
+        "results/benchmarks/covariance_part/{model}/{who}/{shard}.tsv"
+    wildcard_constraints:
+        who="runs|searches",
     conda:
         "../envs/jeep.yaml"
     resources:
         gpu=gpus,
-        mem_mb=memory(DEMANDS.covariance, places=lambda wildcards: len(MISSING[wildcards.model])),
-        runtime=runtime(DURATIONS.covariance, places=lambda wildcards: len(MISSING[wildcards.model])),
+        mem_mb=memory(DEMANDS.covariance, places=missing_number),
+        runtime=runtime(DURATIONS.covariance, places=missing_number),
     params:
         options=lambda wildcards: sample_options(wildcards.model),
-        places=lambda wildcards: places_option(wildcards.model),
+        places=lambda wildcards: places_option(wildcards.model, wildcards.who),
         shards=lambda wildcards: CONFIG.statistics_of(wildcards.model).shards,
         code=stage_code("prepare:covariance_part"),
     shell:
@@ -111,32 +120,34 @@ rule covariance_part:
         " {params.places} --shard {wildcards.shard}/{params.shards} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
-for number, model in enumerate(CONFIG.models):
-    if MISSING[model]:
+for (model, who), places in MISSING.items():
+    if places:
+        number = list(CONFIG.models).index(model)
+        searched = "_searches" if who == "searches" else ""
 
         rule:
             name:
-                f"covariance_{number}_{re.sub(r'[^0-9A-Za-z]', '_', model)}"
+                f"covariance_{number}_{re.sub(r'[^0-9A-Za-z]', '_', model)}{searched}"
             input:
                 model=f"results/models/{model}",
                 corpus="results/corpus/wikipedia.jsonl",
-                parts=covariance_parts(model),
+                parts=covariance_parts(model, who),
             output:
-                covariance_files(model, MISSING[model]),
+                covariance_files(model, places),
             log:
-                f"logs/covariance/{model}.log",
+                f"logs/covariance/{model}/{who}.log",
             benchmark:
-                f"results/benchmarks/covariance/{model}.tsv"
+                f"results/benchmarks/covariance/{model}/{who}.tsv"
             conda:
                 "../envs/jeep.yaml"
             resources:
                 gpu=gpus_of(model),
-                mem_mb=memory(DEMANDS.covariance, model=model, places=len(MISSING[model])),
-                runtime=runtime(DURATIONS.covariance, model=model, places=len(MISSING[model])),
+                mem_mb=memory(DEMANDS.covariance, model=model, places=len(places)),
+                runtime=runtime(DURATIONS.covariance, model=model, places=len(places)),
             params:
                 options=sample_options(model),
-                places=places_option(model),
-                parts=options("parts", covariance_parts(model)),
+                places=places_option(model, who),
+                parts=options("parts", covariance_parts(model, who)),
                 made_of=json.dumps(made_of(model)),
                 folder=lambda wildcards, output: os.path.dirname(output[0]),
             shell:

@@ -122,7 +122,7 @@ def test_configurations(data, tmp_path):
         list(plan.runs)
         check_layers(plan)
         for model in plan.experiment.models:
-            plan.asked_places(model)
+            plan.collected_places(model)
     except UserError as error:
         complaint = str(error)
     else:

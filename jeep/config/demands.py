@@ -86,7 +86,7 @@ class Demands:
         cells = [cell for cell in self.plan.cells if cell[0] == model]
         edited = [cell for cell in cells if cell[2] != UNEDITED]
         optimised = [cell for cell in edited if self.plan.editor(cell[2], cell[0], cell[1]).target_spec]
-        places = len(self.plan.asked_places(model))
+        collected = [(model, len(places)) for places in self.plan.collected_places(model).values() if places]
         trained = [(name, method) for name, method in self.plan.trained if name == model]
         sequences = [
             (run.model, run.dataset, run.method, part)
@@ -95,7 +95,7 @@ class Demands:
             if run.model == model and run.method != UNEDITED
         ]
         asked = {
-            "covariance": (self.covariance, work.covariance, [(model, places)] if places else []),
+            "covariance": (self.covariance, work.covariance, collected),
             "hypernetwork": (self.hypernetwork, work.hypernetwork, trained),
             "targets": (self.run, work.targets, optimised),
             "edit": (self.edit, work.edit, edited),

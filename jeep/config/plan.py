@@ -274,15 +274,18 @@ class Plan:
         regions = self.config.tuning.regions
         return places_in(regions[model].layers) if model in regions else []
 
-    def asked_places(self, model: str) -> list[Where]:
-        """Every W_O whose covariance a run or a search needs: collected in one pass."""
-        found = set(self.places(model))
+    def collected_places(self, model: str) -> dict[str, list[Where]]:
+        """Every W_O whose covariance runs need, and those that searches need besides; each part is one pass over the text.
+
+        `all` asks for the first alone.
+        """
+        run, searched = set(self.places(model)), set()
         if self.config.tuning:
-            found.update(self.moved_places(model))
-            for searched, sets, method in self.searched():
-                if searched == model:
-                    found.update(self.searched_places(model, method, sets))
-        return sorted(found)
+            searched.update(self.moved_places(model))
+            for name, sets, method in self.searched():
+                if name == model:
+                    searched.update(self.searched_places(model, method, sets))
+        return {"runs": sorted(run), "searches": sorted(searched - run)}
 
 
 def _terms(editor: Editor) -> tuple | None:

@@ -173,12 +173,14 @@ def test_ablations_share_the_target_vectors_of_their_method():
 
 def test_the_places_asked_for_are_those_of_runs_and_of_searches():
     found = plan()
-    asked, run = set(found.asked_places("smollm2-135m")), set(found.places("smollm2-135m"))
-    assert run < asked
+    collected = {who: set(places) for who, places in found.collected_places("smollm2-135m").items()}
+    assert collected["runs"] == set(found.places("smollm2-135m"))
+    assert collected["searches"].isdisjoint(collected["runs"]), "each is collected once"
     assert any(place == "attention" for _, place in found.places("gptj-nano")), "an ablation edits attention"
-    assert {(layer, "mlp") for layer in (3, 11, 18, 26)} <= asked - {(layer, "attention") for layer in range(30)}
+    assert {(layer, "mlp") for layer in (6, 7, 8, 18)} <= collected["runs"]
+    assert {(layer, "mlp") for layer in (0, 15, 26, 28)} <= collected["searches"], "of regions that are moved, too"
     assert found.searched_places("smollm2-135m", "mend", "mcf-demo+zsre-demo") == [], (
         "a hyper-network needs no covariance"
     )
     assert found.searched_places("smollm2-135m", "rome", "mcf-demo") == [(layer, "mlp") for layer in (6, 8, 10)]
-    assert plan("paper").asked_places("gptj") == plan("paper").places("gptj")
+    assert plan("paper").collected_places("gptj") == {"runs": plan("paper").places("gptj"), "searches": []}
