@@ -6,7 +6,7 @@ CORES ?= $(shell nproc)
 EXTRAS ?= dev
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo report test lint bench bench-gpu mutants
+.PHONY: demo report test test-pipeline lint bench bench-gpu mutants
 
 # torch first: with it in place nothing pulls another build.
 $(VENV)/.installed: pyproject.toml
@@ -32,8 +32,14 @@ demo: $(VENV)/.installed
 report: demo
 	$(BIN)/snakemake --cores $(CORES) --report results/report.zip
 
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) --dist loadfile -m "not pipeline"
+
+# The tests that `test` leaves out: whole runs of the pipeline, killed and resumed, on a cluster, changed and repeated.
+test-pipeline: $(VENV)/.installed
+	$(PYTEST) --dist loadfile -m pipeline
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -101,6 +101,7 @@ def test_the_paper_is_counted_without_its_weights(byte_level, facts, prefixes, t
     assert int(asked["covariance"].split("|")[3]) == pytest.approx(held, rel=1e-3)
 
 
+@pytest.mark.pipeline
 def test_jobs_hold_less_than_they_ask_for(tmp_path, monkeypatch):
     """The commands of four rules, one behind the other, each in a process of its own; narrow models."""
     (tmp_path / "page.md").write_text("\n".join(mark.replace("benchmark", "memory") for mark in (BEGIN, END)))

@@ -10,6 +10,8 @@ import yaml
 from project import jobs, snakemake, write_config
 from tiny import city_facts
 
+pytestmark = pytest.mark.pipeline
+
 FILES = ("results/tables/damage.csv", "results/tables/damage.md", "results/figures/damage.png", "results/claims.csv")
 RUN = "results/damage/tiny/cities/seed0.parquet"
 

@@ -189,6 +189,7 @@ def own(tmp_path_factory, byte_level):
     shutil.rmtree(folder)
 
 
+@pytest.mark.pipeline
 def test_ones_own_method_is_in_the_table(own):
     table = pd.read_csv(own / "results/tables/table3.csv")
     assert list(table.method.unique()) == ["none", "jeep", "noise"]

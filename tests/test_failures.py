@@ -43,6 +43,7 @@ EVENTS = {
 """After so many of which files a run is killed."""
 
 
+@pytest.mark.pipeline
 def test_killed_anywhere_it_ends_with_the_same_files(fresh, done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
@@ -84,6 +85,7 @@ def job_of(number):
     return subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=False).stdout
 
 
+@pytest.mark.pipeline
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh, done, tmp_path):
     folder = tmp_path / "project"
@@ -119,6 +121,7 @@ def test_on_a_slurm_it_ends_with_the_same_files_whatever_befalls_its_jobs(fresh,
     assert not {"table", "report", "collect"} & asked.keys()
 
 
+@pytest.mark.pipeline
 def test_two_runs_at_once_in_a_folder_are_kept_apart(fresh, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
@@ -206,6 +209,7 @@ def test_a_stage_on_a_full_or_read_only_disk_ends_in_one_line(tmp_path, capsys):
         assert error_lines(capsys) == [f"error: {small}/out/corpus.jsonl: cannot be written (Read-only file system)"]
 
 
+@pytest.mark.pipeline
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(byte_level, tmp_path):
     with disk(tmp_path / "small", "8m") as small:
         folder = small / "project"

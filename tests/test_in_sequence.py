@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from project import environment, jobs, region, snakemake, write_config
 
+pytestmark = pytest.mark.pipeline
+
 FILES = ("results/tables/sequence.csv", "results/tables/sequence.md", "results/figures/sequence.png")
 RUN = "results/sequences/sequence/tiny/cities/alphaedit/"
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import pytest
 import torch
 from project import LATER, jobs, snakemake, write_config
 
@@ -36,6 +37,7 @@ def stamps(folder, pattern):
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob(pattern)}
 
 
+@pytest.mark.pipeline
 def test_a_new_layer_repeats_its_own_method_and_collects_that_layer_only(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -54,6 +56,7 @@ def test_a_new_layer_repeats_its_own_method_and_collects_that_layer_only(done, t
     assert again["edit"] == 4, "another sample of text is another covariance, of every edit"
 
 
+@pytest.mark.pipeline
 def test_another_text_is_read_again_and_another_way_to_load_a_model_repeats_what_loads_one(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -76,6 +79,7 @@ def test_another_text_is_read_again_and_another_way_to_load_a_model_repeats_what
     assert jobs(snakemake(folder, "-n", "all")[1])["covariance_0_tiny"] == 1
 
 
+@pytest.mark.pipeline
 def test_shards_of_the_text_give_the_same_covariances(fresh, done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(fresh, folder)
@@ -88,6 +92,7 @@ def test_shards_of_the_text_give_the_same_covariances(fresh, done, tmp_path):
     assert not list(folder.rglob("parts/*.safetensors"))
 
 
+@pytest.mark.pipeline
 def test_more_edits_optimise_the_new_target_vectors_only(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -98,6 +103,7 @@ def test_more_edits_optimise_the_new_target_vectors_only(done, tmp_path):
     assert all("60%" in log and "5/5" in log for log in logs), "three of five were there"
 
 
+@pytest.mark.pipeline
 def test_changes_of_weights_go_when_they_are_measured_and_come_back_for_a_checkpoint(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -114,6 +120,7 @@ def test_changes_of_weights_go_when_they_are_measured_and_come_back_for_a_checkp
     assert "tiny/cities/memit is edited with 1, 6 facts, not with 7: set experiment.edits" in output
 
 
+@pytest.mark.pipeline
 def test_a_message_repeats_nothing_and_a_template_the_report_alone(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -142,6 +149,7 @@ def test_a_methods_code_repeats_that_method_and_a_comment_nothing(done):
         os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
+@pytest.mark.pipeline
 def test_another_way_to_measure_repeats_all_that_measures(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)

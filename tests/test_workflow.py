@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pandas as pd
+import pytest
 import torch
 from project import jobs, snakemake, write_config
 
@@ -77,6 +78,7 @@ def test_a_search_moves_one_region_and_keeps_the_other(done):
     assert (done / "results/figures/placement-tiny.png").is_file()
 
 
+@pytest.mark.pipeline
 def test_large_edits_more_facts_with_the_same_settings_and_is_no_part_of_all(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)
@@ -120,6 +122,7 @@ def with_a_moved_region(config):
     config["tuning"] = {"datasets": {"cities": "cities"}, "protocol": protocol, "space": {}, "regions": {"tiny": moved}}
 
 
+@pytest.mark.pipeline
 def test_neighbours_are_drawn_spared_and_shown(done, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(done, folder)

@@ -275,10 +275,7 @@ class Plan:
         return places_in(regions[model].layers) if model in regions else []
 
     def collected_places(self, model: str) -> dict[str, list[Where]]:
-        """Every W_O whose covariance runs need, and those that searches need besides; each part is one pass over the text.
-
-        `all` asks for the first alone.
-        """
+        """Every W_O whose covariance runs need, and what searches need besides; each part is one pass over the text."""
         run, searched = set(self.places(model)), set()
         if self.config.tuning:
             searched.update(self.moved_places(model))
