@@ -256,3 +256,11 @@ def test_the_demos_settings_are_those_that_the_recorded_search_chose(path):
     chosen = load_editor(config.editor_name(method), settings)
     for dataset in sets:
         assert config.editor(method, model, dataset) == chosen
+
+
+def test_the_page_of_the_searches_shows_the_record(tmp_path):
+    write_searches(RECORD, tmp_path / "searches.csv")
+    rows = [line for line in (tmp_path / "searches.md").read_text().splitlines() if line.startswith("|")]
+    page = (ROOT / "docs" / "searches.md").read_text()
+    assert len(rows) > len(RECORD)
+    assert [row for row in rows if row not in page] == []
