@@ -44,6 +44,9 @@ def _marked(kind: object) -> bool:
 def _run(arguments: Sequence[str] | None) -> None:
     """Run one stage, on a device of its own."""
     command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    if command not in STAGES:  # --help, --version
+        command(*bound.args, **bound.kwargs)
+        return
     # A device named by the user is taken as named; "auto" and "cuda" mean any free one, "balanced:2" any two.
     given = (getattr(value, "device", None) for value in bound.arguments.values())
     asked = next(filter(None, given), bound.arguments.get("device")) or "cpu"

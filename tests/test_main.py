@@ -175,3 +175,18 @@ def test_what_each_stage_writes_is_marked():
     assert found["edit"] == {"records", "seconds", "out"}
     assert found["apply_edit"] == found["series"] == found["covariance"] == {"out"}, "not what they read"
     assert {name for name, arguments in found.items() if "out" not in arguments} <= {"check_facts", "clear_cache"}
+
+
+def test_the_package_says_what_it_can_do_and_which_it_is(capsys):
+    for asked in ("--help", "-h", "--version"):
+        assert main([asked]) == 0, asked
+    shown = capsys.readouterr().out
+    assert [stage.__name__ for stage in STAGES if stage.__name__.replace("_", "-") not in shown] == []
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_every_stage_has_its_help(stage, capsys):
+    assert main([stage.__name__.replace("_", "-"), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert " ".join(stage.__doc__.split("\n")[0].split()[:4]) in shown
+    assert "--out" in shown or "out" not in stage.__annotations__

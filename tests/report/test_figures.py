@@ -15,7 +15,7 @@ from jeep.report.figures.probes import draw_contrast, draw_contributions, draw_p
 from jeep.report.figures.procedure import draw_procedure
 from jeep.report.figures.records import draw_record
 from jeep.report.figures.sequence import draw_sequence
-from jeep.report.figures.series import draw_series
+from jeep.report.figures.series import TITLES, draw_series
 from jeep.report.figures.tradeoff import draw_tradeoff, tradeoff_table
 from jeep.report.figures.training import draw_training
 
@@ -226,6 +226,24 @@ def test_each_stage_is_marked_in_the_panel_of_its_position(contrast, tmp_path, m
     assert panels == {"at the subject's last token": ["low"], "at the prediction position": ["middle", "high"]}
     spans = [patch.get_x() for axis in drawn[0].axes[:2] for patch in axis.patches]
     assert spans == [0, 1, 2]
+
+
+@pytest.mark.parametrize("axis", ["edits", "high.clamp"])
+def test_every_method_is_drawn_however_many_there_are(axis, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("jeep.report.figures.series.save", lambda figure, out: drawn.append(figure))
+    methods, counts = [f"method {number}" for number in range(13)], [50, 60, 200, 561]
+    rows = [("d", "m", name, x, metric, 50, 5) for name in methods for x in counts for metric in TITLES]
+    columns = ["dataset", "model", "method", "x", "metric", "value", "ci95"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "series.csv", index=False)
+    draw_series(tmp_path / "series.csv", axis, LABELS, tmp_path / "figure.pdf")
+    panel, (legend,) = drawn[0].axes[0], drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == methods
+    assert len({(line.get_color(), line.get_marker()) for line in panel.lines}) == len(methods)
+    drawn[0].draw_without_rendering()
+    assert legend.get_window_extent().width <= drawn[0].bbox.width, "no name is cut off"
+    if axis == "edits":
+        assert [text.get_text() for text in panel.get_xticklabels()] == ["50", "200", "561"], "60 would touch 50"
 
 
 def test_a_method_that_is_run_on_one_model_only_leaks_there_and_is_in_the_legend(leaking, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Score against damage: what a method gets, and what it costs elsewhere."""
 
-import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jeep.report.damage import BY, TASK_KINDS, known
-from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.figures.style import PAGE, legend, looks, save, shown_once, style
 from jeep.report.tables import RUN, Labels, label
 
 LEFT = "KL to the unedited model on held-out text (nats a token)"
@@ -26,23 +25,21 @@ def draw_damage(table: Path, labels: Labels, out: Path) -> None:
     """
     points = _points(pd.read_csv(table))
     groups = list(points.groupby(["model", "dataset"], sort=False))
-    methods = list(dict.fromkeys(points["method"]))
-    looks = dict(zip(methods, zip(itertools.cycle(PALETTE), itertools.cycle(MARKERS), strict=False), strict=False))
+    shown = looks(dict.fromkeys(points["method"]))
     with style():
         size = (PAGE, 2.4 * len(groups) + 0.5)
         figure, axes = plt.subplots(len(groups), 2, figsize=size, squeeze=False, layout="constrained", sharey="row")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
             for method, line in group.groupby("method", sort=False):
                 for axis, cost in zip(row, ("drift", "lost"), strict=True):
-                    _draw(axis, line, cost, *looks[method], label(labels, "methods", str(method)))
+                    _draw(axis, line, cost, *shown[method], label(labels, "methods", str(method)))
             for axis, title in zip(row, (LEFT, RIGHT), strict=True):
                 axis.axhline(group["unedited"].iloc[-1], color="0.4", linestyle="--", linewidth=0.8)
                 axis.set_xlabel(title)
             row[0].set_xscale("log")
             name = f"{label(labels, 'models', str(model))}\n{label(labels, 'datasets', str(dataset))}"
             row[0].set_ylabel(f"{name}\nScore")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=min(6, len(names)))
+        legend(figure, shown_once(axes[:, 0].flat))
         save(figure, out)
 
 

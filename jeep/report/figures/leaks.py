@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 from jeep.common.storage import read_jsonl, read_provenance
-from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.figures.style import PAGE, PALETTE, legend, looks, save, shown_once, style
 from jeep.report.tables import Labels, label
 
 _COLORS = {"subject_last": PALETTE[2], "prediction": PALETTE[3]}
@@ -22,14 +22,14 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
     `deltas` are edits with their traces, by model, data set and method; not every method need be everywhere.
     """
     panels = list(dict.fromkeys(key[:2] for key in deltas))
-    methods = list(dict.fromkeys(key[2] for key in deltas))
+    shown = looks(dict.fromkeys(key[2] for key in deltas))
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
     with style():
         size = (PAGE, 1.9 * lines + 0.4)
         figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
         for axis, (model, dataset) in zip(axes.flat, panels, strict=False):
-            for color, marker, method in zip(PALETTE, MARKERS, methods, strict=False):
+            for method, (color, marker) in shown.items():
                 if (model, dataset, method) not in deltas:
                     continue
                 steps = pd.DataFrame(read_provenance(deltas[model, dataset, method])["trace"])
@@ -44,8 +44,7 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
             axis.set_ylabel("leak")
         for axis in axes[-1]:
             axis.set_xlabel("block")
-        shown = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown))
+        legend(figure, shown_once(axes.flat))
         save(figure, out)
 
 

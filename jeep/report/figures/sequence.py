@@ -1,6 +1,5 @@
 """Metrics over the batches of a sequence of edits."""
 
-import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,7 +7,7 @@ import pandas as pd
 
 from jeep.common.settings import UNEDITED
 from jeep.report.figures.series import TITLES
-from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.figures.style import PAGE, legend, looks, save, shown_once, style
 from jeep.report.sequences import CHANGE, DRIFT, PERPLEXITY
 from jeep.report.tables import Labels, label
 
@@ -29,8 +28,7 @@ def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
     """
     results = pd.read_csv(table)
     groups = list(results.groupby(["model", "dataset"], sort=False))
-    methods = list(dict.fromkeys(results["method"]))
-    looks = dict(zip(methods, zip(itertools.cycle(PALETTE), itertools.cycle(MARKERS), strict=False), strict=False))
+    methods = looks(dict.fromkeys(results["method"]))
     with style():
         size = (PAGE, 3.3 * len(groups) + 0.3)
         figure = plt.figure(figsize=size, layout="constrained")
@@ -43,7 +41,7 @@ def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
             panels = part.subplots(2, -(-len(shown_panels) // 2), sharex=True).flat
             for panel, (which, metric, title) in zip(panels, shown_panels, strict=True):
                 shown = group[(group["part"] == which) & (group["metric"] == metric)]
-                for method, (color, marker) in looks.items():
+                for method, (color, marker) in methods.items():
                     _line(panel, shown[shown["method"] == method], color, marker, label(labels, "methods", method))
                 panel.set_title(title)
                 if metric == PERPLEXITY:
@@ -54,8 +52,7 @@ def draw_sequence(table: Path, labels: Labels, out: Path) -> None:
                     panel.set_ylim(-2, 102)
             for panel in part.axes[len(part.axes) // 2 :]:
                 panel.set_xlabel("facts edited so far")
-        handles, names = part.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)))
+        legend(figure, shown_once(part.axes[:1]), "outside lower center")
         save(figure, out)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.figures.style import PAGE, legend, looks, numbers_axis, save, shown_once, style
 from jeep.report.tables import Labels, label
 
 TITLES = {"Score": "Score", "ES": "efficacy (ES)", "GS": "generalization (GS)", "LS": "locality (LS)"}
@@ -20,27 +20,25 @@ def draw_series(table: Path, axis: str, labels: Labels, out: Path) -> None:
     """
     results = pd.read_csv(table)
     groups = list(results.groupby(["model", "dataset"], sort=False))
-    methods = list(dict.fromkeys(results["method"]))
-    colors = dict(zip(methods, PALETTE, strict=False))
+    shown = looks(dict.fromkeys(results["method"]))
     with style():
-        size = (PAGE, 1.75 * len(groups) + 0.3)
+        size = (PAGE, 1.75 * len(groups) + 0.4)
         figure, axes = plt.subplots(len(groups), 4, figsize=size, squeeze=False, layout="constrained")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
             for panel, (metric, title) in zip(row, TITLES.items(), strict=True):
-                _panel(panel, group[group["metric"] == metric], colors, labels)
+                _panel(panel, group[group["metric"] == metric], shown, labels)
                 panel.set(title=title, ylim=(-2, 102))
                 if axis == "edits":
-                    panel.set_xscale("log")
+                    numbers_axis(panel, list(dict.fromkeys(group["x"])))
             row[0].set_ylabel(f"{label(labels, 'models', model)}\n{label(labels, 'datasets', dataset)}\n%")
         for panel in axes[-1]:
             panel.set_xlabel(_AXES.get(axis, axis))
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+        legend(figure, shown_once(axes[:, 0].flat))
         save(figure, out)
 
 
-def _panel(panel, results: pd.DataFrame, colors: Mapping[str, tuple], labels) -> None:
-    for marker, (method, color) in zip(MARKERS, colors.items(), strict=False):
+def _panel(panel, results: pd.DataFrame, shown: Mapping[str, tuple], labels) -> None:
+    for method, (color, marker) in shown.items():
         line = results[results["method"] == method].sort_values("x")
         panel.plot(
             line.x, line.value, color=color, marker=marker, markersize=2.5, label=label(labels, "methods", method)

@@ -1,14 +1,18 @@
 """What all figures share: size, colours that colour-blind readers can tell apart, and how they are saved."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import seaborn as sns
 from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, LogFormatterMathtext, StrMethodFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext, NullLocator, StrMethodFormatter
 
 from jeep.common.storage import atomic
 
@@ -16,6 +20,8 @@ COLUMN, PAGE = 3.4, 7.0
 """Widths of a column and of a page, in inches."""
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vP*X"
+_IN_A_ROW = 6
+"""Names of a legend across a page."""
 
 
 _OTHER_SCRIPTS = (
@@ -32,6 +38,36 @@ def _installed() -> list[str]:
     """Fonts of other scripts that this machine has."""
     names = {font.name for font in font_manager.fontManager.ttflist}
     return [name for name in _OTHER_SCRIPTS if name in names]
+
+
+def looks(names: Iterable[str]) -> dict[str, tuple[tuple[float, float, float], str]]:
+    """A colour and a marker for each name, no pair of them twice among forty."""
+    return dict(zip(names, zip(itertools.cycle(PALETTE), itertools.cycle(MARKERS), strict=False), strict=False))
+
+
+def legend(figure: Figure, handles: Mapping[str, Artist | Container], loc: str = "outside upper center") -> None:
+    """The lines of a whole figure by their names, in as many rows as they need."""
+    rows = max(1, -(-len(handles) // _IN_A_ROW))
+    figure.legend(handles.values(), handles.keys(), loc=loc, ncols=-(-len(handles) // rows))
+
+
+def shown_once(axes: Iterable[Axes]) -> dict[str, Artist | Container]:
+    """The named lines of some panels, by name."""
+    return {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+
+
+def numbers_axis(axis: Axes, numbers: Sequence[float | int]) -> None:
+    """A logarithmic axis whose ticks are numbers that were measured: the least, the greatest, and some between."""
+    axis.set_xscale("log")
+    numbers = sorted(numbers)
+    apart = (numbers[-1] / numbers[0]) ** 0.2
+    chosen = numbers[:1]
+    for number in numbers[1:]:
+        if number >= chosen[-1] * apart:
+            chosen.append(number)
+    chosen[-1] = numbers[-1]
+    axis.set_xticks(chosen, [f"{number:g}" for number in chosen])
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from jeep.report.figures.style import MARKERS, PAGE, PALETTE, save, style
+from jeep.report.figures.style import PAGE, legend, looks, save, shown_once, style
 from jeep.report.tables import RUN, Labels, chosen, label, metrics_of
 
 COLUMNS = ["dataset", "model", "curve", "x", "metric", "value", "ci95"]
@@ -35,18 +35,17 @@ def draw_tradeoff(table: Path, labels: Labels, out: Path) -> None:
     """
     results = pd.read_csv(table).fillna({"x": 0})
     groups = list(results.groupby(["model", "dataset"], sort=False))
-    curves = list(dict.fromkeys(results["curve"]))
+    curves = looks(dict.fromkeys(results["curve"]))
     with style():
         size = (PAGE, 2.2 * len(groups) + 0.4)
         figure, axes = plt.subplots(len(groups), 2, figsize=size, squeeze=False, layout="constrained")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
             for axis, metric in zip(row, ("ES", "GS"), strict=True):
-                for color, marker, curve in zip(PALETTE, MARKERS, curves, strict=False):
+                for curve, (color, marker) in curves.items():
                     wide = group[group["curve"] == curve].pivot(index="x", columns="metric", values="value")
                     axis.plot(wide[metric], wide["LS"], color=color, marker=marker, markersize=3.5, label=curve)
                     axis.plot(wide[metric][:1], wide["LS"][:1], color=color, marker=marker, mfc="white", markersize=3.5)
                 axis.set(xlabel=f"{metric} (%)")
             row[0].set_ylabel(f"{label(labels, 'models', model)}\n{label(labels, 'datasets', dataset)}\nLS (%)")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=3)
+        legend(figure, shown_once(axes[:, 0].flat))
         save(figure, out)
