@@ -6,7 +6,7 @@ CORES ?= $(shell nproc)
 EXTRAS ?= dev
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo report test test-pipeline lint bench bench-gpu mutants
+.PHONY: demo report test test-slow lint bench bench-gpu mutants
 
 # torch first: with it in place nothing pulls another build.
 $(VENV)/.installed: pyproject.toml
@@ -32,14 +32,14 @@ demo: $(VENV)/.installed
 report: demo
 	$(BIN)/snakemake --cores $(CORES) --report results/report.zip
 
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.installed
-	$(PYTEST) --dist loadfile -m "not pipeline"
+	$(PYTEST) -m "not slow and not pipeline"
 
-# The tests that `test` leaves out: whole runs of the pipeline, killed and resumed, on a cluster, changed and repeated.
-test-pipeline: $(VENV)/.installed
-	$(PYTEST) --dist loadfile -m pipeline
+# The tests that `test` leaves out: the real model, and whole runs of the pipeline: killed, on a cluster, changed and repeated.
+test-slow: $(VENV)/.installed
+	$(PYTEST) -m "slow or pipeline"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
