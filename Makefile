@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc)
 EXTRAS ?= dev
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: demo report test test-slow lint bench bench-gpu mutants
@@ -31,8 +32,6 @@ demo: $(VENV)/.installed
 
 report: demo
 	$(BIN)/snakemake --cores $(CORES) --report results/report.zip
-
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow and not pipeline"

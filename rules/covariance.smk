@@ -91,6 +91,12 @@ def missing_number(wildcards):
     return len(MISSING[wildcards.model, wildcards.who])
 
 
+def pass_name(model, who):
+    """A rule's name; the number tells apart models whose names differ in other signs alone."""
+    name = f"covariance_{list(CONFIG.models).index(model)}_{re.sub(r'[^0-9A-Za-z]', '_', model)}"
+    return name if who == "runs" else f"{name}_{who}"
+
+
 rule covariance_part:
     """IN: a model, Wikipedia text. OUT: the sums over one shard of the text, of what is missing."""
     input:
@@ -122,12 +128,10 @@ rule covariance_part:
 
 for (model, who), places in MISSING.items():
     if places:
-        number = list(CONFIG.models).index(model)
-        searched = "_searches" if who == "searches" else ""
 
         rule:
             name:
-                f"covariance_{number}_{re.sub(r'[^0-9A-Za-z]', '_', model)}{searched}"
+                pass_name(model, who)
             input:
                 model=f"results/models/{model}",
                 corpus="results/corpus/wikipedia.jsonl",

@@ -29,7 +29,7 @@ def draw_series(table: Path, axis: str, labels: Labels, out: Path) -> None:
                 _panel(panel, group[group["metric"] == metric], shown, labels)
                 panel.set(title=title, ylim=(-2, 102))
                 if axis == "edits":
-                    numbers_axis(panel, list(dict.fromkeys(group["x"])))
+                    numbers_axis(panel, group["x"].tolist())
             row[0].set_ylabel(f"{label(labels, 'models', model)}\n{label(labels, 'datasets', dataset)}\n%")
         for panel in axes[-1]:
             panel.set_xlabel(_AXES.get(axis, axis))

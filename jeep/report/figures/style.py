@@ -1,7 +1,7 @@
 """What all figures share: size, colours that colour-blind readers can tell apart, and how they are saved."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,10 +56,10 @@ def shown_once(axes: Iterable[Axes]) -> dict[str, Artist | Container]:
     return {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
 
 
-def numbers_axis(axis: Axes, numbers: Sequence[float | int]) -> None:
+def numbers_axis(axis: Axes, numbers: Iterable[float | int]) -> None:
     """A logarithmic axis whose ticks are numbers that were measured: the least, the greatest, and some between."""
     axis.set_xscale("log")
-    numbers = sorted(numbers)
+    numbers = sorted(set(numbers))
     apart = (numbers[-1] / numbers[0]) ** 0.2
     chosen = numbers[:1]
     for number in numbers[1:]:
