@@ -43,12 +43,12 @@ def path_of(part, pattern):
     return pattern.format(model=part.model, dataset=part.dataset) if part else []
 
 
-def files_of(part, pattern):
-    """A file or folder of every method that one of them edits with, under the first seed."""
+def files_of(part, pattern, unedited=False):
+    """A file or folder of every method that one of them edits with, or of all that it shows, under the first seed."""
     if part is None:
         return []
     run = {"model": part.model, "dataset": part.dataset, "seed": CONFIG.seeds[0]}
-    return [pattern.format(method=method, **run) for method in part.methods if method != UNEDITED]
+    return [pattern.format(method=method, **run) for method in part.methods if unedited or method != UNEDITED]
 
 
 def precisions_of(part):
@@ -58,11 +58,6 @@ def precisions_of(part):
 
 def part_options(part):
     return run_options(part.model) if part else ""
-
-
-def quick_run():
-    """What names the runs of the first look."""
-    return {"model": QUICK.model, "dataset": QUICK.dataset, "seed": CONFIG.seeds[0]} if QUICK else {}
 
 
 def study_title(wildcards):
@@ -212,10 +207,11 @@ rule case_study:
 
 
 rule quick_look:
-    """IN: a model, facts, a few edits. OUT: a first table, on a part of the facts, and answers in words."""
+    """IN: a model, facts, a few edits and their results. OUT: a first table, and answers in words."""
     input:
         model=path_of(QUICK, "results/models/{model}"),
         facts=path_of(QUICK, "results/facts/{model}/{dataset}.jsonl"),
+        records=files_of(QUICK, RECORDS, unedited=True),
         deltas=files_of(QUICK, DELTAS),
     output:
         csv="results/quick.csv",
@@ -232,21 +228,20 @@ rule quick_look:
         runtime=runtime(),
     params:
         options=part_options(QUICK),
-        metrics=CONFIG.datasets[QUICK.dataset].metrics if QUICK else "",
+        models=QUICK.model if QUICK else "",
+        datasets=QUICK.dataset if QUICK else "",
         methods=QUICK.methods if QUICK else [],
         precisions=precisions_of(QUICK),
         deltas=deltas_of_runs,
-        measured=QUICK.facts if QUICK else 0,
         answers=QUICK.answers if QUICK else 0,
-        run=json.dumps(quick_run()),
         edits=EXPERIMENT.edits,
         labels=labels,
         code=stage_code("results:quick_look"),
     shell:
         "python -m jeep quick-look --model {input.model:q} {params.options} --facts {input.facts:q}"
-        " --metrics {params.metrics} --methods {params.methods:q} --precisions {params.precisions} {params.deltas}"
-        " --measured {params.measured}"
-        " --answers {params.answers} --run {params.run:q} --labels {params.labels:q} --edits {params.edits}"
+        " --records {input.records:q} --models {params.models:q} --datasets {params.datasets:q} --methods {params.methods:q}"
+        " --precisions {params.precisions} {params.deltas}"
+        " --answers {params.answers} --labels {params.labels:q} --edits {params.edits}"
         " --out {output.csv:q} 2> >(tee {log:q} >&2)"
 
 

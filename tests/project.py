@@ -49,7 +49,7 @@ CONFIG = {
         "methods": ["none", "memit", "jeep"],
         "edits": 6,
         "case_study": {"model": "tiny", "dataset": "cities", "methods": ["memit", "jeep"]},
-        "quick": {"model": "tiny", "dataset": "cities", "methods": ["none", "jeep"], "facts": 2, "answers": 1},
+        "quick": {"model": "tiny", "dataset": "cities", "methods": ["none", "jeep"], "answers": 1},
         "curve": {"models": ["tiny"], "datasets": ["cities"], "methods": ["memit", "jeep"], "points": 1},
         "sweep": {
             "models": ["tiny"],

@@ -87,6 +87,7 @@ def test_one_edits_ones_own_model_in_python_and_by_a_command_as_the_readme_says_
     assert row.prompt in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.pipeline
 def test_editing_ones_own_model_works_as_its_page_says_it(byte_level, tmp_path):
     """All commands and examples of docs/own-model.md but the gated model's, on a model that knows nothing."""
     (tmp_path / "models").mkdir()

@@ -157,13 +157,11 @@ class CaseStudy(Strict):
 
 
 class QuickLook(Strict):
-    """A first table minutes after the start (the target `quick`): some runs, measured on their first facts alone."""
+    """A first table minutes after the start (the target `quick`): some of the runs, with answers in words."""
 
     model: Name
     dataset: Name
     methods: Annotated[list[Name], Field(min_length=1)]
-    facts: PositiveInt = 20
-    """Measured; edited are those of the experiment."""
     answers: PositiveInt = 3
     """Facts whose answers are shown in words."""
 

@@ -20,7 +20,6 @@ from jeep.stages.options import (
     Json,
     JsonList,
     Labels,
-    Measure,
     Methods,
     Models,
     Names,
@@ -176,26 +175,24 @@ def quick_look(
     *,
     checkpoint: Checkpoint,
     facts: Facts,
-    metrics: Measure,
+    records: Records,
+    models: Models,
+    datasets: Datasets,
     methods: Methods,
     precisions: Words,
     deltas: Files,
-    measured: int,
     answers: int,
-    run: Json,
     labels: Labels,
     edits: Edits,
     out: Csv,
 ) -> None:
-    """Measure a few methods on the first facts alone, with some answers in words: a first table.
+    """Tabulate a few methods, with some answers in words: a first table.
 
     Args:
         methods: none for the unedited model
         precisions: what each method's model runs in
         deltas: the edits of the others
-        measured: the first N facts
-        answers: of the first N of these, the models' answers in words
-        run: model, data set and seed, as JSON
+        answers: the models' answers to the first N facts in words
     """
     from jeep.common.settings import UNEDITED
     from jeep.data.facts import load_facts
@@ -203,13 +200,13 @@ def quick_look(
 
     paths = iter(deltas)
     edited = {method: None if method == UNEDITED else next(paths) for method in methods}
-    chosen = load_facts(facts)[:edits][:measured]
-    found = [
-        look(model, chosen, metrics, {name: edited[name] for name in names}, answers, checkpoint.token_budget)
+    asked = load_facts(facts)[:edits][:answers]
+    texts = [
+        look(model, asked, {name: edited[name] for name in names})
         for model, names in checkpoint.by_precision(methods, precisions)
     ]
-    results, texts = (_in_order(parts, methods) for parts in zip(*found, strict=True))
-    write_quick(results, texts, run, labels, edits, out)
+    shown = {"model": models, "dataset": datasets, "method": methods}
+    write_quick(records, shown, _in_order(texts, methods), labels, edits, out)
 
 
 def comparison(*, tables: Files, reported: Reported = REPORTED, names: Names, out: Csv) -> None:

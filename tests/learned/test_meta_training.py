@@ -139,7 +139,7 @@ def test_a_network_of_which_a_part_does_not_learn_is_refused(trained, facts, mon
         editor.train(trained, facts[:8], 0, 500)
 
 
-@pytest.mark.parametrize("name", ["mend", "malmen"])
+@pytest.mark.parametrize(("name", "trained"), [("mend", "gptj"), ("malmen", "llama")], indirect=["trained"])
 def test_the_body_of_the_network_learns_what_rates_and_shifts_cannot(name, trained, facts):
     """The same training without the low-rank blocks stops far above."""
     reached = {}
