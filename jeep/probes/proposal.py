@@ -47,7 +47,7 @@ def _gains(states: pd.DataFrame, score) -> pd.DataFrame:
     """For every block: how much it improves the original's score, how much more than the new answer's, and whether both
     answers improve beyond their 95 % intervals.
     """
-    states = states.assign(score=score(states))
+    states = states.assign(score=score(states).astype(float))
     table = states.pivot(index="case_id", columns=["answer", "layer"], values="score")
     original, new = (table[answer].sort_index(axis=1).diff(axis=1).iloc[:, 1:] for answer in ("original", "new"))
     difference = original - new
