@@ -137,7 +137,7 @@ class Shape:
         covariance = torch.eye(inputs, device=self.device)
         for count in facts:
             keys, residuals = (torch.randn(size, count, device=self.device) for size in (inputs, outputs))
-            needed = inputs**3 / 3 + 2.0 * inputs**2 * count * 2 + 2.0 * outputs * inputs * count
+            needed = inputs**3 / 3 + 3.0 * inputs**2 * count + 2.0 * outputs * inputs * count
             yield self.row(
                 f"closed form, d_in {inputs}",
                 count,

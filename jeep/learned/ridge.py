@@ -5,10 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.errors import NotFinite
+from jeep.model.gram import add_gram
 
 
 def _factor_of(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """The Cholesky factor. Raises NotFinite where a broken model's keys are in it."""
+    """The Cholesky factor, from the lower triangle. Raises NotFinite where a broken model's keys are in it."""
     factor, failure = torch.linalg.cholesky_ex(gram)
     if failure:
         raise NotFinite("keys are not finite: the model has broken down, or float32 may help")
@@ -34,8 +35,7 @@ class PrimalRidge:
 
     def add_keys(self, keys: Float[Tensor, "t d_in"]) -> None:
         """Of tokens whose shifts are not asked for."""
-        keys = keys.to(self.gram)
-        self.gram.addmm_(keys.mT, keys)
+        add_gram(self.gram, keys.to(self.gram).mT)
 
     def factor(self) -> Float[Tensor, "d_in d_in"]:
         """The Cholesky factor of Kᵀ K + p I."""

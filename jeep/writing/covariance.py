@@ -21,6 +21,7 @@ from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches
 from jeep.model.editable import EditableModel
 from jeep.model.files import read_of, write_of
+from jeep.model.gram import lower_strips, mirrored
 from jeep.model.hooks import record_input
 from jeep.model.progress import Progress, fingerprint
 from jeep.model.windows import sequences
@@ -36,19 +37,22 @@ class Sums:
     """Σ k kᵀ over the tokens seen so far."""
 
     products: dict[Where, Float[Tensor, "..."]] = field(default_factory=dict)
-    """(d_in, d_in) in float64, by layer and sub-layer."""
+    """(d_in, d_in) in float64, by layer and sub-layer: the lower triangle (`lower_strips`)."""
     tokens: int = 0
     rows: int = 0
     """Sequences."""
 
     def add(self, where: Where, keys: Float[Tensor, "n d_in"]) -> None:
         """Add keys: their product in float32, the sum in float64, so that no digits are lost however many come."""
-        product = (keys.mT @ keys).double()
-        self.products[where] = product if where not in self.products else self.products[where].add_(product)
+        width = keys.shape[1]
+        if where not in self.products:
+            self.products[where] = keys.new_zeros(width, width, dtype=torch.float64)
+        for rows, columns in lower_strips(width):
+            self.products[where][rows, columns] += keys[:, rows].mT @ keys[:, columns]
 
     def mean(self, where: Where) -> Float[Tensor, "d_in d_in"]:
         """E[k kᵀ] of a W_O, in float32 on the CPU."""
-        return (self.products[where] / self.tokens).float().cpu()
+        return mirrored((self.products[where] / self.tokens).float().cpu())
 
     def tensors(self) -> dict[str, Tensor]:
         """As they are kept in a file."""

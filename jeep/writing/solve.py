@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.errors import NotFinite, UserError
+from jeep.model.gram import add_gram
 
 
 def closed_form_update(
@@ -52,12 +53,12 @@ def closed_form_update(
 
     keys, residuals = inside(keys), residuals.to(device, torch.float64)
     normal = prior * inside(inside(covariance).mT) if prior else keys.new_zeros(len(keys), len(keys))
-    normal.addmm_(keys, keys.mT).diagonal().add_(ridge)
+    add_gram(normal, keys)
+    normal.diagonal().add_(ridge)
     if history is not None:
         normal += inside(inside(history).mT)
     if spared is not None:
-        spared = inside(spared)
-        normal.addmm_(spared, spared.mT)
+        add_gram(normal, inside(spared))
     factor = factor_of(normal)
     change = residuals @ torch.cholesky_solve(keys, factor).mT
     if fixed is not None:
@@ -69,8 +70,9 @@ def closed_form_update(
 
 
 def factor_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """The lower Cholesky factor of a covariance. Raises UserError when it is not positive definite, NotFinite when a
-    broken model's keys are in it.
+    """The lower Cholesky factor of a covariance, of which the lower triangle is read.
+
+    Raises UserError when it is not positive definite, NotFinite when a broken model's keys are in it.
     """
     factor, failure = torch.linalg.cholesky_ex(matrix)
     if failure.any():
