@@ -2,13 +2,15 @@
 
 Snakemake's own command takes every word behind `--resources gpu=4` or `--configfile FILE` for one more of the list, and
 stops at `all`. Installed after Snakemake, this entry point puts words that cannot be of the list in front, where
-Snakemake reads them as targets.
+Snakemake reads them as targets. Jobs run the Python of this environment, also where it is not activated.
 """
 
 import argparse
 import logging
+import os
 import re
 import sys
+from pathlib import Path
 
 _ASSIGNED = ("groups", "group_components")
 """Lists of assignments whose help does not say so."""
@@ -70,6 +72,7 @@ def main() -> None:
 
     from jeep import console
 
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     logging.raiseExceptions = False  # of a log file that cannot be written; its lines are on the terminal too
     LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_jeep", console)
     snakemake(with_lines(targets_first(sys.argv[1:])))

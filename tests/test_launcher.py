@@ -1,10 +1,23 @@
 """The command line as people write it, and what Snakemake reads."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from conftest import ROOT
 from snakemake.cli import parse_args
 
-from jeep.launcher import targets_first
+from jeep.launcher import main, targets_first
+
+
+def test_jobs_run_the_python_of_this_environment_where_it_is_not_activated(monkeypatch):
+    found = []
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr("sys.argv", ["snakemake", "all"])
+    monkeypatch.setattr("snakemake.cli.main", lambda words: found.append((words[0], shutil.which("python"))))
+    main()
+    assert found == [("all", str(Path(sys.executable).with_name("python")))]
 
 
 def test_targets_may_stand_behind_resources():
