@@ -46,10 +46,10 @@ def test_every_job_is_handed_to_apptainer_with_the_image_beside_the_snakefile(
             part["path"] = str(folder / name)
 
     write_config(folder, moved)
-    snakemake(folder, "--software-deployment-method", "apptainer", "--", "results/facts/tiny/cities.jsonl")
-    assert (folder / (workdir or ".") / "results/facts/tiny/cities.jsonl").is_file()
+    snakemake(folder, "--software-deployment-method", "apptainer", "--", "results/corpus/wikipedia.jsonl")
+    assert (folder / (workdir or ".") / "results/corpus/wikipedia.jsonl").is_file()
     calls = re.findall(r"^exec .* (\S+) bash -c .*python -m jeep (\S+)", handed.read_text(), re.MULTILINE)
-    assert calls == [(image, "fetch-model"), (image, "facts")]
+    assert calls == [(image, "corpus")]
 
 
 def test_what_the_image_copies_is_there_and_let_through():

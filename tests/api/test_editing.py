@@ -51,6 +51,10 @@ def model(byte_level):
         trained.edits[-1].undo()
 
 
+HASTY = SETTINGS | {"optimization": {"steps": 2}}
+"""Where it does not matter whether the facts take."""
+
+
 def weights(model):
     return {name: value.clone() for name, value in model.network.state_dict().items()}
 
@@ -187,15 +191,15 @@ def test_covariances_are_estimated_once_and_kept(model, facts, text, cache, monk
     passes = []
     original = statistics.estimate
     monkeypatch.setattr(statistics, "estimate", lambda *a: passes.append(a[2]) or original(*a))
-    edited(model, facts, text).undo()
-    edited(model, facts, text).undo()
+    edited(model, facts, text, settings=HASTY).undo()
+    edited(model, facts, text, settings=HASTY).undo()
     assert passes == [[(0, "mlp"), (2, "mlp")]]
-    first = edited(model, facts, text, settings=SETTINGS | {"low": SETTINGS["low"] | {"layers": [1]}})
+    first = edited(model, facts, text, settings=HASTY | {"low": HASTY["low"] | {"layers": [1]}})
     assert passes[1:] == [[(1, "mlp")]]
-    edited(model, facts[4:], text)
+    edited(model, facts[4:], text, settings=HASTY)
     assert len(passes) == 2, "of the model before its first edit, whatever is in force"
     assert first.in_force
-    edited(model, facts[4:], text[:590]).undo()
+    edited(model, facts[4:], text[:590], settings=HASTY).undo()
     assert len(passes) == 3
     assert statistics.cache_folder() == cache / "jeep"
 
@@ -243,7 +247,7 @@ def test_facts_come_in_many_forms(model, facts, text, tmp_path):
         str(tmp_path / "facts.jsonl"),
     ]
     for form in forms:
-        edit = jeep.edit(model, form, settings=SETTINGS, text=text, tokens=12000)
+        edit = jeep.edit(model, form, settings=HASTY, text=text, tokens=12000)
         (read,) = edit.facts
         assert (read.prompt, read.target_new, read.target_true) == (
             facts[0].prompt,
