@@ -56,7 +56,7 @@ rule all:
 
 
 rule quick:
-    """A first table, minutes after the downloads: a few methods on a part of the facts. `all` goes on from it."""
+    """A first table, minutes after the downloads: a few methods on one data set. `all` goes on from it."""
     input:
         ["results/quick.csv"] if QUICK else [],
 
@@ -68,7 +68,7 @@ rule probe:
 
 
 rule large:
-    """The main methods with all facts of the evaluation split: an hour or two."""
+    """The main methods with all facts of the evaluation split: hours."""
     input:
         large_files(),
 

@@ -2,7 +2,7 @@
 
 Snakemake's own command takes every word behind `--resources gpu=4` or `--configfile FILE` for one more of the list, and
 stops at `all`. Installed after Snakemake, this entry point puts words that cannot be of the list in front, where
-Snakemake reads them as targets. Jobs run the Python of this environment, also where it is not activated.
+Snakemake reads them as targets. Jobs run the Python of this environment, also where none is activated.
 """
 
 import argparse
@@ -72,7 +72,8 @@ def main() -> None:
 
     from jeep import console
 
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    if not os.environ.get("CONDA_PREFIX"):  # where one is active, a job's own takes its place on the PATH
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     logging.raiseExceptions = False  # of a log file that cannot be written; its lines are on the terminal too
     LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_jeep", console)
     snakemake(with_lines(targets_first(sys.argv[1:])))

@@ -1,6 +1,6 @@
 """The command line as people write it, and what Snakemake reads."""
 
-import shutil
+import os
 import sys
 from pathlib import Path
 
@@ -11,13 +11,19 @@ from snakemake.cli import parse_args
 from jeep.launcher import main, targets_first
 
 
-def test_jobs_run_the_python_of_this_environment_where_it_is_not_activated(monkeypatch):
+@pytest.mark.parametrize("conda", [None, "/opt/conda"])
+def test_jobs_run_the_python_of_this_environment_where_none_is_activated(conda, monkeypatch):
+    """What conda has put on the PATH stays in front: it replaces it by a job's environment."""
     found = []
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    if conda:
+        monkeypatch.setenv("CONDA_PREFIX", conda)
     monkeypatch.setattr("sys.argv", ["snakemake", "all"])
-    monkeypatch.setattr("snakemake.cli.main", lambda words: found.append((words[0], shutil.which("python"))))
+    monkeypatch.setattr("snakemake.cli.main", lambda words: found.append(os.environ["PATH"]))
     main()
-    assert found == [("all", str(Path(sys.executable).with_name("python")))]
+    own = [] if conda else [str(Path(sys.executable).parent)]
+    assert found[0].split(os.pathsep) == [*own, "/usr/bin", "/bin"]
 
 
 def test_targets_may_stand_behind_resources():

@@ -77,7 +77,7 @@ def training(sizes: Sizes, dtype: Dtype) -> float:
 
 
 def covariances(sizes: Sizes, places: int) -> float:
-    """The sums of a pass in float64, with one product in float32 and one in float64 beside them."""
+    """The sums of a pass in float64; beside them, when they are written, a mean in float64 and in float32."""
     return sizes.inputs**2 * (8 * places + 12) / _MEGA
 
 

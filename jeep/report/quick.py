@@ -46,5 +46,5 @@ def write_quick(
     rows = list(dict.fromkeys(texts[index].itertuples(index=False, name=None)))
     words = texts.pivot(index=index, columns="method", values="says").loc[rows, names].droplevel("case_id")
     words.columns = [label(labels, "methods", name) for name in names]
-    caption = f"{edits} facts edited at once, all measured; 95 % half-widths over records."
+    caption = f"{edits} facts edited at once, all measured, one seed; 95 % half-widths over records."
     write_texts(out, {".md": {**layout(table, labels, "**{}**"), "What the models say": words}}, caption)
