@@ -4,7 +4,7 @@ import json
 from contextlib import nullcontext
 
 import pytest
-from test_editing import SETTINGS, cache, model, text  # noqa: F401 (fixtures)
+from own_model import SETTINGS, cache, model, text  # noqa: F401 (fixtures)
 from transformers import AutoModelForCausalLM
 
 from jeep.__main__ import main
@@ -14,7 +14,7 @@ from jeep.stages.own import OwnModel
 
 
 @pytest.fixture
-def files(model, facts, text, tmp_path):  # noqa: F811
+def files(model, facts, text, tmp_path):
     """A checkpoint, facts (one of which says that it is HTML), and a text."""
     model.save(tmp_path / "model")
     rows = [fact.to_json() for fact in facts[:3]]

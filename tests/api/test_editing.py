@@ -1,14 +1,11 @@
 """The Python interface on tiny models that know the cities: facts in, an edit out, and everything back."""
 
-import copy
 import json
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from tiny import TEXT, train_tiny
+from own_model import HASTY, SETTINGS, cache, edited, model, same, text, weights  # noqa: F401 (fixtures)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import jeep
@@ -16,55 +13,7 @@ from jeep.api import editing, statistics
 from jeep.common.errors import UserError
 from jeep.data.choices import Choice
 from jeep.measure.drift import held_out_windows
-from jeep.model import architectures
-from jeep.model.editable import EditableModel
 from jeep.model.windows import windows
-
-SETTINGS = {
-    "low": {"layers": [0], "clamp": 2.0, "prior": 0.2},
-    "high": {"layers": [2], "clamp": 2.0, "prior": 0.2},
-}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """An assets cache of the test's own."""
-    folder = tmp_path_factory.mktemp("assets")
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
-def text():
-    """Every byte occurs, so that the keys of the lowest layer, which depend on the token alone, span their space."""
-    generator = torch.Generator().manual_seed(0)
-    codes = [torch.randint(33, 0x250, (20,), generator=generator) for _ in range(600)]
-    return ["".join(map(chr, row.tolist())) for row in codes] + TEXT
-
-
-@pytest.fixture
-def model(byte_level):
-    """A tiny LLaMA; blocks of the other kind have their tests in `editors`."""
-    trained = train_tiny("llama", byte_level)
-    yield trained
-    while trained.edits:
-        trained.edits[-1].undo()
-
-
-HASTY = SETTINGS | {"optimization": {"steps": 2}}
-"""Where it does not matter whether the facts take."""
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.network.state_dict().items()}
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def edited(model, facts, text, **more):
-    return jeep.edit(model, facts[:4], **{"settings": SETTINGS, "text": text, "tokens": 12000} | more)
 
 
 def test_the_outcome_tells_of_every_prompt_before_and_after(model, facts, text):
@@ -223,115 +172,6 @@ def test_the_probe_says_where_jeep_writes(model, facts, text, monkeypatch):
     monkeypatch.setattr(editing, "propose_regions", lambda found, **sizes: {"low": [1], "high": []})
     with pytest.raises(UserError, match="the probe proposes no high region on these 4 facts"):
         edited(model, facts, text, regions="probe")
-
-
-def test_facts_come_in_many_forms(model, facts, text, tmp_path):
-    easy = {
-        "prompt": facts[0].prompt,
-        "subject": facts[0].subject,
-        "target_new": facts[0].target_new,
-        "ground_truth": [facts[0].target_true],
-        "rephrase_prompt": facts[0].paraphrases[0],
-        "locality": {"neighborhood": {"prompt": [q.prompt for q in facts[0].unrelated][:1], "ground_truth": ["x"]}},
-    }
-    own = facts[0].to_json()
-    (tmp_path / "facts.jsonl").write_text(json.dumps(own) + "\n")
-    arrays = pd.DataFrame([own]).assign(paraphrases=[np.array(own["paraphrases"])])
-    forms = [
-        facts[0],
-        [facts[0]],
-        [easy],
-        pd.DataFrame([own]),
-        arrays,
-        tmp_path / "facts.jsonl",
-        str(tmp_path / "facts.jsonl"),
-    ]
-    for form in forms:
-        edit = jeep.edit(model, form, settings=HASTY, text=text, tokens=12000)
-        (read,) = edit.facts
-        assert (read.prompt, read.target_new, read.target_true) == (
-            facts[0].prompt,
-            easy["target_new"],
-            facts[0].target_true,
-        )
-        edit.undo()
-
-
-@pytest.mark.parametrize(
-    ("call", "complaint"),
-    [
-        (lambda model, facts: jeep.edit(model, []), "no facts"),
-        (
-            lambda model, facts: jeep.edit(model, [{"subject": "Ada", "template": "no place", "target_new": "x"}]),
-            "needs one",
-        ),
-        (lambda model, facts: jeep.edit(model, facts[:1], "mend"), "no settings without a search"),
-        (lambda model, facts: jeep.edit(model, facts[:1], settings={"lo": {}}), "settings of jeep: lo: unknown key"),
-        (
-            lambda model, facts: jeep.edit(model, facts[:1], settings={"high": {"layers": [7]}}),
-            "layer 7 of a model that has 4",
-        ),
-        (lambda model, facts: jeep.load("no/such/model/anywhere"), "no such folder"),
-    ],
-)
-def test_what_does_not_fit_is_one_line_and_leaves_the_model_as_it_was(call, complaint, model, facts):
-    before = weights(model)
-    with pytest.raises(UserError, match=complaint):
-        call(model, facts)
-    assert same(before, weights(model))
-    assert model.edits == []
-
-
-def test_an_edit_behind_which_the_model_overflows_is_refused_and_undone(model, facts, text):
-    before = weights(model)
-    with pytest.raises(UserError, match="the edited model answers NaN"):
-        settings = {"learning_rate": 1e20, "weight_decay": 0.0, "epochs": 1}
-        jeep.edit(model, facts[:3], "ft-wd", settings=settings, text=text)
-    assert same(before, weights(model))
-    assert model.edits == []
-
-
-def test_a_network_that_is_refused_is_as_it_was(model, monkeypatch):
-    network = model.network.train().requires_grad_(True)
-    row = replace(architectures.ARCHITECTURES["llama"], logit_scale="hidden_size")
-    monkeypatch.setitem(architectures.ARCHITECTURES, "llama", row)
-    with pytest.raises(UserError, match="run block by block"):
-        jeep.wrap(network, model.tokenizer)
-    assert network.training
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    network.eval().requires_grad_(False)
-
-
-def test_a_fact_that_did_not_take_says_why(model, facts, text):
-    """Contradicted by another; a target vector that a small clamp cannot reach; and records that are left out."""
-    first = facts[0].to_json()
-    other = first | {"case_id": "other", "target_new": facts[0].target_true}
-    edit = jeep.edit(model, [first, other, {"case_id": "bad"}], settings=SETTINGS, text=text, on_invalid="skip")
-    rows = edit.outcome[(edit.outcome.kind == "edited") & ~edit.outcome.ok].set_index("case_id")
-    assert set(rows.why) <= {"contradicted by fact other", f"contradicted by fact {facts[0].case_id}"}
-    assert len(rows) >= 1
-    assert [row["case_id"] for row in edit.refused] == ["bad"]
-    edit.undo()
-    weak = {"low": SETTINGS["low"] | {"clamp": 0.01}, "high": SETTINGS["high"] | {"clamp": 0.01}}
-    (why,) = jeep.edit(model, facts[:1], settings=weak, text=text).outcome.query("kind == 'edited'").why
-    assert why.startswith("its target vector was not reached (probability 0.")
-
-
-def test_a_chat_is_edited_as_a_chat(model, facts, text, tmp_path):
-    tokenizer = copy.deepcopy(model.tokenizer)
-    turn = "{% if turn.role == 'user' %}I like it. {{ turn.content }}{% else %} {{ turn.content }}{% endif %}"
-    tokenizer.chat_template = f"{{% for turn in messages %}}{turn}{{% endfor %}}"
-    model = EditableModel(model.network, tokenizer)
-    edit = edited(model, facts, text, chat=True)
-    asked = edit.outcome.query("kind == 'edited'")
-    assert list(asked["prompt"]) == [f"I like it. {fact.prompt} " for fact in facts[:4]]
-    assert asked["ok"].all()
-    with pytest.raises(UserError, match="a joiner of its own"):
-        edited(model, [replace(facts[0], joiner=" ")], text, chat=True)
-    edit.save(tmp_path / "edited")
-    again = [jeep.Fact.from_json(row) for row in json.loads((tmp_path / "edited" / "jeep.json").read_text())["edits"]]
-    assert again == edit.facts
-    edit.undo()
 
 
 def test_what_else_an_edit_changes_is_asked_of_the_model_before_and_after(model, facts, text, tmp_path):
