@@ -61,5 +61,6 @@ class DualRidge:
     def change(self) -> Float[Tensor, "d_out d_in"]:
         """ΔW, in float64."""
         keys, shifts = (torch.cat(rows).to(self.prior) for rows in zip(*self.rows, strict=True))
-        gram = torch.addmm(self.prior * torch.eye(len(keys)).to(keys), keys, keys.mT)
+        gram = self.prior * torch.eye(len(keys)).to(keys)
+        add_gram(gram, keys)
         return torch.cholesky_solve(shifts, _factor_of(gram)).mT @ keys

@@ -138,10 +138,11 @@ def encode_word(tokenizer, word: str) -> tuple[int, ...]:
 
 def first_tokens(tokenizer, word: str) -> set[int]:
     """The tokens that are a word, in every way that text has it: with and without a space in front, as it is written,
-    in lower case and (longer than a letter) capitalised. The first token behind a space where none is all of it.
+    in lower case and capitalised (of single letters a and i alone: any other capital is an initial). The first token
+    behind a space where none is all of it.
     """
     found = set()
-    for form in {word, word.lower(), word.capitalize() if len(word) > 1 else word}:
+    for form in {word, word.lower(), word.capitalize() if len(word) > 1 or word in ("a", "i") else word}:
         anchor = '"' if form[0].isalnum() else _ANCHOR  # what does not merge with the word behind it
         encoding = tokenizer(f"{anchor}{form}", return_offsets_mapping=True, add_special_tokens=False)
         spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)

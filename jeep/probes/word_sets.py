@@ -18,8 +18,6 @@ from jeep.probes.retrieval import Index
 from jeep.probes.words import STOP_WORDS, words
 
 SETS = ("original", "related", "factual", "stop words", "non-factual", "unrelated")
-LETTERS = ("a", "i")
-"""The stop words of one letter that text capitalises: any other capital is an initial."""
 
 
 def related_words(fact: Fact, index: Index, count: int) -> dict[str, object]:
@@ -50,11 +48,6 @@ def word_sets(fact: Fact, related: Iterable[str], phrases: Iterable[str]) -> dic
         "stop words": sorted(stops),
         "non-factual": without(related, known | stops),
     }
-
-
-def stop_tokens(tokenizer, stops: Iterable[str]) -> set[int]:
-    """The tokens of stop words and punctuation, in every way that text has them (`first_tokens`)."""
-    return set().union(*(first_tokens(tokenizer, word.upper() if word in LETTERS else word) for word in stops))
 
 
 class TokenSets:
@@ -97,14 +90,14 @@ def probe_words(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Summed probability and mean rank of every set's first tokens at the prediction position, after every layer.
 
-    Stop words and punctuation count in every way that text has them: a comma follows its word without a space. The
-    words of the other sets count as they are written, behind a space.
+    Stop words and punctuation count in every way that text has them (`first_tokens`): a comma follows its word without
+    a space. The words of the other sets count as they are written, behind a space.
 
     Returns rows of case_id, layer, set, tokens, probability, rank; and rows of case_id, one, other, shared: how many
     first tokens two sets have in common. `unrelated` is every token that is in no other set.
     """
     first = cache(lambda word: encode_word(model.tokenizer, word)[0])
-    stops = cache(lambda those: stop_tokens(model.tokenizer, those))
+    ways = cache(lambda word: first_tokens(model.tokenizer, word))
     prompts = [locate(model.tokenizer, fact) for fact in facts]
     tables, overlaps = {}, []
     found = flows(model, [p.ids for p in prompts], [[p.prediction] for p in prompts], token_budget)
@@ -112,7 +105,7 @@ def probe_words(
         fact = facts[number]
         tokens = {"original": [first(fact.target_true)]}
         tokens |= {name: [first(word) for word in listed] for name, listed in sets[number].items()}
-        tokens["stop words"] = sorted(stops(tuple(sets[number]["stop words"])) - set(tokens["original"]))
+        tokens["stop words"] = sorted(set().union(*map(ways, sets[number]["stop words"])) - set(tokens["original"]))
         token_sets = TokenSets(tokens, model.device)
         probability, rank = read_out(
             model, flow.hidden[0], lambda logits, _, its=token_sets: list(its.measure(logits)), norm=norm

@@ -47,8 +47,9 @@ class Sums:
         width = keys.shape[1]
         if where not in self.products:
             self.products[where] = keys.new_zeros(width, width, dtype=torch.float64)
+        total = self.products[where]
         for rows, columns in lower_strips(width):
-            self.products[where][rows, columns] += keys[:, rows].mT @ keys[:, columns]
+            total[rows, columns] += keys[:, rows].mT @ keys[:, columns]
 
     def mean(self, where: Where) -> Float[Tensor, "d_in d_in"]:
         """E[k kᵀ] of a W_O, in float32 on the CPU."""

@@ -11,13 +11,13 @@ from tiny import KINDS, random_network
 from jeep.common.errors import UserError
 from jeep.data.facts import Fact
 from jeep.model.editable import EditableModel
-from jeep.model.tokens import encode_word, locate
+from jeep.model.tokens import encode_word, first_tokens, locate
 from jeep.probes.contrast import contrast, flow_of
 from jeep.probes.fact_lists import KnowledgeBase, candidates_of, phrases, questions
 from jeep.probes.lens import flows, probability_and_rank
 from jeep.probes.proposal import propose_regions
 from jeep.probes.retrieval import Index
-from jeep.probes.word_sets import TokenSets, probe_words, related_words, stop_tokens, word_sets
+from jeep.probes.word_sets import TokenSets, probe_words, related_words, word_sets
 
 
 def test_rank_counts_what_is_more_probable_and_no_ties():
@@ -212,7 +212,8 @@ def test_word_probe_counts_first_tokens_and_those_in_common(trained, facts):
     for fact, listed in zip(chosen, sets, strict=True):
         tokens = {"original": {encode_word(trained.tokenizer, fact.target_true)[0]}}
         tokens |= {name: {encode_word(trained.tokenizer, word)[0] for word in words} for name, words in listed.items()}
-        tokens["stop words"] = stop_tokens(trained.tokenizer, listed["stop words"]) - tokens["original"]
+        stops = set().union(*(first_tokens(trained.tokenizer, word) for word in listed["stop words"]))
+        tokens["stop words"] = stops - tokens["original"]
         sizes = {name: len(those) for name, those in tokens.items()}
         sizes["unrelated"] = trained.head.weight.shape[0] - len(set().union(*tokens.values()))
         own = table[table.case_id == fact.case_id]
@@ -232,7 +233,7 @@ def test_a_bare_comma_and_a_capitalised_stop_word_are_stop_words(trained, facts)
         prompt = locate(trained.tokenizer, facts[0])
         packing, states = trained.pack([prompt.ids])
         p = trained.logits(trained.run(states, packing, 0, trained.depth - 1)[-1:])[0].softmax(-1)
-    tokens = stop_tokens(trained.tokenizer, sets[0]["stop words"])
+    tokens = set().union(*(first_tokens(trained.tokenizer, word) for word in sets[0]["stop words"]))
     tokens -= {encode_word(trained.tokenizer, facts[0].target_true)[0]}
     for text in (",", " the", "I", "A", "i"):
         assert trained.tokenizer(text).input_ids[0] in tokens

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from jeep.common.storage import read_json, read_jsonl
-from jeep.report.figures.style import PAGE, PALETTE, legend, save, style
+from jeep.report.figures.style import PAGE, PALETTE, legend, save, shown_once, style
 
 _COLORS = {"original": PALETTE[0], "new": PALETTE[1]}
 _NAMES = {"original": "original answer", "new": "new answer"}
@@ -160,18 +160,15 @@ def draw_placement(
     """
     with style():
         figure, axis = plt.subplots(figsize=(PAGE, 2.4), layout="constrained")
-        handles = {}
         for color, (setting, path) in zip((PALETTE[2], PALETTE[3]), searches.items(), strict=False):
             for trial in islice(read_jsonl(path), 1, None):  # behind the line about the search
                 layers, (result,) = trial["settings"][setting], trial["sets"].values()
                 thick = layers == list(configured[setting])
                 ends = np.array([min(layers) + 0.1, max(layers) + 0.9])
                 line = {"color": color, "linewidth": 2.4 if thick else 1.0, "solid_capstyle": "butt"}
-                (bar,) = axis.plot(ends, [result["Score"]] * 2, **line)
-                if thick or setting not in handles:
-                    handles[setting] = bar
+                axis.plot(ends, [result["Score"]] * 2, **line, label=setting if thick else None)
                 axis.errorbar(ends.mean(), result["Score"], result["ci95"], color=color, linewidth=0.5)
         _shade(axis, read_json(regions), ("low", "high"))
         axis.set(xlabel="block", ylabel="Score (%)", title=title)
-        legend(figure, handles, "outside lower center")
+        legend(figure, shown_once([axis]), "outside lower center")
         save(figure, out)
