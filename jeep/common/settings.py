@@ -302,6 +302,11 @@ def require_layers(layers: Iterable[int], depth: int, what: str = "") -> None:
         raise UserError(f"{what}layer {deepest} of a model that has {depth}, counted from 0")
 
 
+def measured_batches(batches: int, every: int) -> list[int]:
+    """The batches of a sequence, counted from 1, that are measured: the first, every so many, and the last."""
+    return sorted({1, *range(every, batches + 1, every), batches})
+
+
 def prefix_kind(text: str) -> tuple[int, int]:
     """The number of texts and of their tokens that a kind of prefixes names. Raises ValueError for what is none."""
     texts, _, tokens = text.partition("x")

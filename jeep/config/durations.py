@@ -6,6 +6,7 @@ and the factors of the closed form; not what a cache saves, nor early stops. `be
 
 import math
 
+from jeep.common.settings import measured_batches
 from jeep.config.needs import PROMPT, Sizes
 from jeep.config.plan import Plan
 from jeep.editors import Editor
@@ -74,8 +75,8 @@ class Durations:
         """The evaluations of a sequence, also of the model that is left as it is."""
         its = self.plan.experiment.sequences[part]
         held_out = its.held_out or 0
-        measured = range(its.measure_every, its.batches + its.measure_every, its.measure_every)
-        facts = sum(min(batch, its.batches) * its.edits for batch in measured)
+        measured = measured_batches(its.batches, its.measure_every)
+        facts = sum(measured) * its.edits
         return _evaluation(sizes, facts) + len(measured) * held_out * FORWARD * sizes.parameters
 
     def damage(self, sizes: Sizes, model: str, dataset: str, seed: str | int) -> float:

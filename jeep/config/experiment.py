@@ -67,7 +67,7 @@ class EditSequence(Grid):
     edits: PositiveInt
     """n: facts of a batch, in the data set's order."""
     measure_every: PositiveInt = 1
-    """After every k-th batch, and after the last, all facts so far are measured."""
+    """After the first batch, after every k-th and after the last, all facts so far are measured."""
     held_out: PositiveInt | None = None
     """Tokens that covariances have not read: drift and perplexity are measured there, too."""
 

@@ -198,14 +198,16 @@ class Plan:
     def roles(self, *grids: Grid | None) -> dict[str, Any]:
         """The methods of some grids that the paper's claims are about, whatever they are called.
 
-        jeep, memit: the first with that editor, one that extends no other before its variants (None where there is
-        none); low_high: pairs of variants of JEEP whose low region alone, and whose high region alone, is optimised, or
-        written; added: methods that the paper has not, by whose they are; twins: pairs of a method with two regions and
-        one with the low region alone, both with the same terms later than the paper, and these in words.
+        jeep, memit: the first of the paper's methods with that editor, one that extends no other before its variants
+        (None where there is none); low_high: pairs of variants of JEEP whose low region alone, and whose high region
+        alone, is optimised, or written; added: methods that the paper has not, by whose they are; twins: pairs of a
+        method with two regions and one with the low region alone, both with the same terms later than the paper, and
+        these in words.
         """
         grids = [grid for grid in grids if grid is not None]
         edited = dict.fromkeys(name for grid in grids for name in grid.methods if name != UNEDITED)
-        ordered = sorted(edited, key=lambda name: self.config.methods[name].extends is not None)
+        of_paper = [name for name in edited if self.config.methods[name].added is None]
+        ordered = sorted(of_paper, key=lambda name: self.config.methods[name].extends is not None)
         first = {
             editor: next((name for name in ordered if self.config.editor_name(name) == editor), None)
             for editor in ("jeep", "memit")

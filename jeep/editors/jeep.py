@@ -140,7 +140,7 @@ class Jeep(RegionEditor):
         return frozenset(settled)
 
     def _promoted(self, model: EditableModel, task: Task) -> Task:
-        """With δ* of all that is not settled, in the model as it is; facts without a finite one are dropped."""
+        """With δ* of all that is not settled, in the model as it is; what has no finite one is dropped and named."""
         from jeep.vectors.targets import optimize_facts
 
         left = [fact for fact in task.facts if fact.case_id not in task.settled]
@@ -150,6 +150,7 @@ class Jeep(RegionEditor):
         kept = [target for target in task.targets if target.case_id in task.settled]
         targets = {target.case_id: target for target in [*kept, *found] if target.finite}
         facts = [fact for fact in task.facts if fact.case_id in targets]
+        task.unwritten.extend(fact.case_id for fact in left if fact.case_id not in targets)
         return replace(task, facts=facts, targets=[targets[fact.case_id] for fact in facts])
 
 

@@ -69,28 +69,34 @@ class Rome(Editor):
         after = {int(count): weight for count, weight in saved.items() if count.isdigit()}
         if any(count < done and count not in after for count in counts):
             done, saved = 0, {}  # of a run that was asked for other numbers
+        unwritten = saved["unwritten"].tolist() if saved else []  # by number
         if saved:
             written.copy_(saved["weight"])
 
         def tensors():
-            return {"weight": written.cpu(), **{str(count): weight for count, weight in after.items()}}
+            weights = {str(count): weight for count, weight in after.items()}
+            return {"weight": written.cpu(), "unwritten": torch.tensor(unwritten, dtype=torch.long), **weights}
 
-        for count in counts:
+        for count, asked in zip(counts, tasks, strict=True):
             with model.scratch([name]):
                 weight.copy_(written)
                 rest = task.facts[done:count]
                 for fact in tqdm(rest, desc="rome", unit="edit", initial=done, total=count):
-                    written.add_(self._change(model, fact, task, factor))
-                    weight.copy_(written)
+                    change = self._change(model, fact, task, factor)
+                    if change is None:
+                        unwritten.append(done)
+                    else:
+                        weight.copy_(written.add_(change))
                     done += 1
                     progress.save(done, tensors)
             after.setdefault(count, written.cpu().clone())
+            asked.unwritten.extend(task.facts[number].case_id for number in unwritten if number < count)
             with progress.resting(done, tensors):
                 yield {name: (after[count] - original.cpu()).float()}
         progress.end()
 
     def _change(self, model, fact, task, factor):
-        """One fact's rank-one Δ, as the parameter is stored."""
+        """One fact's rank-one Δ, as the parameter is stored; None where its vector did not stay finite."""
         import torch
 
         from jeep.vectors.targets import optimize_facts
@@ -98,8 +104,7 @@ class Rome(Editor):
 
         (target,) = optimize_facts(model, [fact], task.prefixes, self.spec, task.token_budget)
         if not target.finite:
-            task.unwritten.append(fact.case_id)
-            return 0.0
+            return None
         with torch.no_grad():
             walk = LayerWalk(model, prompts_of(model, [fact], task.prefixes, "subject_last"), task.token_budget)
             walk.advance(self.layer)

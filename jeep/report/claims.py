@@ -225,10 +225,10 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
     counts = families(table).value_counts()
-    apart = [f"the {counts[kind]} about {whose}" for kind, whose in _WHOSE.items() if kind in counts]
+    corrected = [f"all {counts.get('paper', 0)} comparisons"]
+    corrected += [f"the {counts[kind]} about {whose} by themselves" for kind, whose in _WHOSE.items() if kind in counts]
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
-        f"method for all {counts.get('paper', 0)} comparisons"
-        + (f", and for {', '.join(apart)} by themselves." if apart else ".")
+        f"method for {', for '.join(corrected)}."
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

@@ -18,7 +18,7 @@ CHANGE = "relative change"
 DRIFT, PERPLEXITY = "KL", "perplexity"
 """Of held-out text: nats a token to the unedited model, and the rise in percent."""
 UNWRITTEN = "not written"
-"""Facts of batches that could not be written, or without a finite target vector."""
+"""Facts of batches that could not be written, and what an editor has left out."""
 
 
 def sequence_metrics(results: pd.DataFrame, traces: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +79,8 @@ def write_sequence(
         f"After the last of all batches, {batch} facts each; 95 % half-widths over records; bold: the best edited one. "
         "First batch: ES of its facts at the end; forgotten: their ES when they were first measured, minus that. "
         "Change: ‖ΔW‖/‖W‖ of the matrix that was changed most. KL: to the unedited model on held-out text, in nats a "
-        "token; perplexity: its rise there in percent. Not written: facts without a finite target vector, or "
-        "of a batch whose change was not finite."
+        "token; perplexity: its rise there in percent. Not written, or not in all regions: facts without a finite target "
+        "vector or too far from the others' norm, and those of a batch whose change was not finite."
     )
     write_texts(out, {".md": _last(table, labels)}, caption)
 

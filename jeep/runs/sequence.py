@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jeep.common.errors import NotFinite
-from jeep.common.settings import Metrics
+from jeep.common.settings import Metrics, measured_batches
 from jeep.common.storage import atomic, read_json, write_json
 from jeep.data.facts import Fact
 from jeep.measure.drift import Reference, drift, summarize_drift, unedited
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SequenceRun:
-    """T batches of n facts, in the facts' order, measured after every k-th batch and after the last."""
+    """T batches of n facts, in the facts' order, measured after the first, after every k-th and after the last."""
 
     model: EditableModel
     method: Editor | None
@@ -184,8 +184,8 @@ class SequenceRun:
             return self.method.finished(self.model, total, replace(self.task, trace=[] if trace is None else trace))
 
     @cached_property
-    def _measured_batches(self) -> set[int]:
-        return {*range(self.every, self.batches + 1, self.every), self.batches}
+    def _measured_batches(self) -> list[int]:
+        return measured_batches(self.batches, self.every)
 
     def _count(self, batch: int) -> int:
         """Facts of the first batches."""

@@ -57,7 +57,7 @@ def sequence(
         covariance: of every layer that is edited, in the unedited model
         batches: number of batches
         edits: facts of each batch, in their order
-        measure_every: measure all facts so far after every so many batches, and after the last
+        measure_every: measure all facts so far after the first batch, after every so many, and after the last
         held_out: tokens of the corpus that covariances have not read; drift is measured on them (default: not at all)
         trace: where it is kept, as JSON, what each batch did
         deltas: where the change of all batches together goes

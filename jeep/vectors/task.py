@@ -50,7 +50,7 @@ class Task:
     notes: dict[str, Tensor] = field(default_factory=dict)
     """Filled by an editor as it edits: what its `remember` cannot read off the edited model."""
     unwritten: list[str] = field(default_factory=list)
-    """Filled by an editor that finds target vectors as it edits: facts, by case id, without a finite one."""
+    """Filled by an editor: facts, by case id, that it has not written, or not in all of its regions."""
     checkpoint: Path | None = None
     """Where a long edit keeps what it has done while it runs; nowhere where absent."""
     solver: torch.device | None = None

@@ -53,13 +53,15 @@ def mean_norms(
 def anchored(model: EditableModel, task: Task, sites: Sequence[Site]) -> Task:
     """With target vectors that ask the MLP for an output of norm ν̄: v* = ν̄ (v₀ + δ)/‖v₀ + δ‖, v ← h − v₀ + v*.
 
-    A fact whose ‖v₀ + δ‖ is above 2ν̄ is not written: its v is h, and its key is protected. Raises UserError where the
-    task has no ν̄.
+    A fact whose ‖v₀ + δ‖ is above 2ν̄ is not written, as the task is told: its v is h, and its key is protected. Raises
+    UserError where the task has no ν̄.
     """
     if len(task.norms) != len(sites):
         raise UserError("anchor: the mean norm of target vectors is needed, of facts that are not edited")
     before, wanted = _outputs(model, task.facts, task.targets, sites, task.token_budget)
     norms, mean = wanted.norm(dim=2, keepdim=True), torch.tensor(task.norms)[:, None, None]
-    scaled = torch.where(norms > 2 * mean, before, mean * wanted / norms) - before
+    far = norms > 2 * mean
+    scaled = torch.where(far, before, mean * wanted / norms) - before
+    task.unwritten.extend(task.facts[n].case_id for n in far.all(dim=0).nonzero()[:, 0].tolist())
     targets = [replace(target, values=target.states + scaled[:, n]) for n, target in enumerate(task.targets)]
     return replace(task, targets=targets)

@@ -4,6 +4,7 @@ At the prediction position the keys of all subjects of a relation are alike, so 
 the others: it leaks. Where a region is told to, its closed form counts their keys among the old associations.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,12 @@ class Look:
     """Of facts and neighbours, where the layer is written at the prediction position."""
 
     def reached(self, change: Float[Tensor, "d_out d_in"], keys: Float[Tensor, "d_in m"]) -> dict[str, float]:
-        """What of an update, that is in force, reaches them: `leak`, and the gains in nats; `keys` are the facts'."""
-        return {"leak": leak(change, keys, self.keys)} | {name: each.gain() for name, each in self.promotions.items()}
+        """What of an update, that is in force, reaches them: `leak`, and the gains in nats; `keys` are the facts'.
+
+        Without what is not there: a leak of an update that is zero, gains of facts without an original answer.
+        """
+        found = {"leak": leak(change, keys, self.keys)} | {name: each.gain() for name, each in self.promotions.items()}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def leak(change: Float[Tensor, "d_out d_in"], keys: Float[Tensor, "d_in m"], beside: Float[Tensor, "d_in p"]) -> float:

@@ -8,6 +8,7 @@ import yaml
 from conftest import ROOT
 
 from jeep.common.errors import UserError
+from jeep.common.settings import measured_batches
 from jeep.config.config import load_config, parse_config
 from jeep.config.docs import render
 from jeep.editors import EDITORS, load_editor
@@ -133,6 +134,14 @@ def test_the_documentation_of_the_configuration_is_up_to_date():
     assert (ROOT / "config" / "README.md").read_text(encoding="utf-8") == render(), (
         "run: python -m jeep.config.docs > config/README.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("batches", "every", "expected"),
+    [(5, 1, [1, 2, 3, 4, 5]), (10, 5, [1, 5, 10]), (5, 2, [1, 2, 4, 5]), (1, 3, [1]), (4, 9, [1, 4])],
+)
+def test_a_sequence_is_measured_after_its_first_batch_every_so_many_and_its_last(batches, every, expected):
+    assert measured_batches(batches, every) == expected
 
 
 def test_every_part_that_a_key_may_hold_is_documented():

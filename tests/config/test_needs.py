@@ -84,7 +84,7 @@ def test_what_jobs_compute_by_hand():
     tuned = plan.edit_counts("gptj", "mcf", "ft-wd")
     trained = plan.editor("ft-wd", "gptj", "mcf").epochs * 12 * 6 + 260 * 2
     assert work.edit(SIZES, "gptj", "mcf", "ft-wd") == pytest.approx(sum(tuned) * trained * million)
-    measured = (500 + 1000 + 1500 + 2000) * 260 + 4 * 50_000
+    measured = (100 + 500 + 1000 + 1500 + 2000) * 260 + 5 * 50_000
     assert work.measured_sequence(SIZES, "long_sequence") == measured * 2 * million
     twenty = work.sequence(SIZES, "gptj", "mcf", "memit", "long_sequence") - measured * 2 * million
     batch = 100 * 25 * 7 * 12 * 4 * million + 100 * 6 * 12 * 2 * million + 6 * 3 * 2000**3

@@ -36,7 +36,10 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
             ["wo_high_delta_and_step3", "wo_low_delta_and_step2"],
             ["wo_step3", "wo_step2"],
         ],
-        "added": {"ours": ["jeep-null"], "later": ["alphaedit", "rect", "prune", "ultraedit", "locft-bf"]},
+        "added": {
+            "ours": ["jeep-null", "jeep-repair", "jeep-stepwise"],
+            "later": ["alphaedit", "rect", "prune", "ultraedit", "locft-bf"],
+        },
         "twins": [["jeep-null", "alphaedit", "history and null space"]],
     }
     names = {name: f"ours-{number}" for number, name in enumerate(own["low_high"][0] + own["low_high"][1])}
@@ -70,6 +73,8 @@ def test_a_variant_is_not_taken_for_its_method_and_a_grid_without_one_has_none()
     ours = grid.model_copy(update={"methods": ["jeep-repair", "none", "jeep"]})
     assert found.roles(ours)["added"] == {"ours": ["jeep-repair"], "later": []}
     assert found.roles(ours)["jeep"] == "jeep"
+    later = grid.model_copy(update={"methods": ["none", "jeep-seq", "memit-seq", "rect"]})
+    assert found.roles(later)["jeep"] is found.roles(later)["memit"] is None, "none of these is the paper's"
 
 
 def test_a_method_with_two_regions_is_the_twin_of_one_with_the_same_terms():
@@ -139,7 +144,7 @@ def test_further_methods_have_rows_where_they_are_run():
     found = plan()
     rows = found.table("table3")
     assert rows.models == ["smollm2-135m", "gptj-nano"]
-    assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null"]
+    assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null", "jeep-repair", "jeep-stepwise"]
     where = {run.method: set() for run in found.runs_of(rows)}
     assert len(set(found.runs_of(rows))) == len(found.runs_of(rows)), "also those that another target has"
     for run in found.runs_of(rows):

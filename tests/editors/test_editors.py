@@ -16,6 +16,7 @@ from jeep.editors.rome import Rome
 from jeep.measure.evaluate import evaluate
 from jeep.model import progress
 from jeep.model.editable import EditableModel
+from jeep.vectors import targets
 from jeep.vectors.targets import optimize_facts
 from jeep.vectors.task import Task
 from jeep.writing.regions import write_regions
@@ -122,6 +123,31 @@ def test_a_killed_run_of_rome_goes_on_from_its_checkpoint(trained, facts, prefix
     resumed = editor.edit(trained, task)
     assert asked == ["city-0", "city-1", "city-2", "city-2", "city-3"]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_rome_has_not_written_is_named_for_every_number_and_after_a_kill(
+    trained, facts, prefixes, given, tmp_path, monkeypatch
+):
+    """The second fact's vector leaves the finite numbers; the run dies at the fourth."""
+    editor = load_editor("rome", SETTINGS["rome"])
+    optimize = targets.optimize_facts
+
+    def breaks(model, chosen, *rest):
+        (found,) = optimize(model, chosen, *rest)
+        return [replace(found, values=found.values * math.nan) if found.case_id == "city-1" else found]
+
+    monkeypatch.setattr(targets, "optimize_facts", breaks)
+    task = Task(facts[:4], prefixes, 2048, covariance=given.covariance, checkpoint=tmp_path / "checkpoint.safetensors")
+    tasks = [task.of_first(count, None) for count in (1, 3, 4)]
+    dies_at(4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        list(editor.edits(trained, tasks))
+    again = [replace(each, unwritten=[]) for each in tasks]
+    found = list(editor.edits(trained, again))
+    assert [each.unwritten for each in again] == [[], ["city-1"], ["city-1"]]
+    without = replace(task, facts=[facts[0], facts[2]], checkpoint=None)
+    for name, delta in editor.edit(trained, without).items():
+        torch.testing.assert_close(found[1][name], delta)
 
 
 @pytest.mark.parametrize("name", ["rome", "memit"])

@@ -144,6 +144,24 @@ def test_step_by_step_optimises_only_what_is_left(trained, facts, prefixes, give
     assert (after[[0, 3]] > 0).all(), "what was right stays right"
 
 
+def test_what_the_high_region_cannot_promote_is_named(trained, facts, prefixes, given, monkeypatch):
+    """Its δ* leaves the finite numbers: the low region has written it, the high one has not."""
+    optimize = targets_module.optimize_facts
+
+    def breaks(model, chosen, prefixes, spec, budget):
+        found = optimize(model, chosen, prefixes, spec, budget)
+        nan = replace(found[1], values=found[1].values * float("nan"))
+        return [found[0], nan, *found[2:]] if spec.sites[0].position == "prediction" else found
+
+    editor = jeep(together=False)
+    vectors = optimize(trained, facts[:3], prefixes, editor.target_spec, 2048)
+    monkeypatch.setattr(targets_module, "optimize_facts", breaks)
+    task = Task(facts[:3], prefixes, 2048, vectors, given.covariance)
+    deltas = editor.edit(trained, task)
+    assert task.unwritten == [facts[1].case_id]
+    assert len(deltas) == len(editor.covariances)
+
+
 def test_a_repair_needs_a_margin_that_is_not_negative():
     with pytest.raises(ValueError, match="repair"):
         jeep(**repairing(-1.0))

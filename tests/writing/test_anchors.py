@@ -59,6 +59,7 @@ def test_a_target_that_is_far_too_long_is_not_written(trained, facts):
     one, other = anchored(trained, task, sites).targets
     torch.testing.assert_close(other.values, other.states, rtol=1e-3, atol=1e-3)
     assert (one.values - one.states).norm() > 1
+    assert task.unwritten == [facts[1].case_id]
 
 
 def test_the_mean_norm_leaves_the_largest_out(trained, facts):

@@ -141,6 +141,17 @@ def test_without_neighbours_nothing_is_measured_and_what_is_written_is_the_same(
     assert not any("leak" in step for step in alone.trace)
 
 
+def test_what_is_not_there_is_not_in_the_trace(model, task):
+    """No fact has an original answer, as zsRE's, or nothing is left to be written: no NaN, which is no JSON."""
+    nothing = {"leak", "gain", "gain_neighbours"}
+    without = replace(task, facts=[replace(fact, target_true=None) for fact in task.facts], trace=[])
+    write_regions(model, without, editor().placements, pool="mean")
+    assert [nothing & set(step) for step in without.trace] == [{"leak"}] * 4
+    settled = replace(task, settled=frozenset(fact.case_id for fact in task.facts), trace=[])
+    write_regions(model, settled, editor().placements, pool="mean")
+    assert not any("leak" in step for step in settled.trace)
+
+
 def test_a_relations_mean_reads_nothing(model, task):
     free, fixed = replace(task, trace=[]), replace(task, trace=[])
     write_regions(model, free, editor().placements, pool="mean")

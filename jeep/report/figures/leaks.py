@@ -33,6 +33,8 @@ def draw_leaks(deltas: Mapping[tuple[str, str, str], Path], labels: Labels, out:
                 if (model, dataset, method) not in deltas:
                     continue
                 steps = pd.DataFrame(read_provenance(deltas[model, dataset, method])["trace"])
+                if "leak" not in steps:  # of updates that are zero
+                    continue
                 name = label(labels, "methods", method)
                 for _, part in steps.groupby("position", sort=False):
                     axis.plot(part.layer, part.leak, color=color, marker=marker, markersize=3, label=name)
