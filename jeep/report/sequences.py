@@ -79,8 +79,8 @@ def write_sequence(
         f"After the last of all batches, {batch} facts each; 95 % half-widths over records; bold: the best edited one. "
         "First batch: ES of its facts at the end; forgotten: their ES when they were first measured, minus that. "
         "Change: ‖ΔW‖/‖W‖ of the matrix that was changed most. KL: to the unedited model on held-out text, in nats a "
-        "token; perplexity: its rise there in percent. Not written, or not in all regions: facts without a finite target "
-        "vector or too far from the others' norm, and those of a batch whose change was not finite."
+        "token; perplexity: its rise there in percent. Not written, or not in all regions: facts without a finite "
+        "target vector or with one that is far too long, and those of a batch whose change was not finite."
     )
     write_texts(out, {".md": _last(table, labels)}, caption)
 
