@@ -26,7 +26,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from benchmarks.gpu import SMALL
 from benchmarks.report import replace_table
 from jeep.common.errors import UserError
-from jeep.common.settings import UNEDITED, place_name
+from jeep.common.places import place_name
+from jeep.common.settings import UNEDITED
 from jeep.common.storage import write_json, write_jsonl
 from jeep.config import needs
 from jeep.config.config import Config, parse_config

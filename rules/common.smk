@@ -14,7 +14,8 @@ from jeep.common.devices import cards, visible_cards
 from jeep.common.errors import UserError
 from jeep.common.locks import alone_in
 from jeep.common.provenance import code_digest
-from jeep.common.settings import UNEDITED, place_name
+from jeep.common.places import place_name
+from jeep.common.settings import UNEDITED
 from jeep.common.stopping import SHELL
 from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance

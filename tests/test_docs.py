@@ -19,7 +19,7 @@ from tiny import city_facts, random_network
 
 from jeep.__main__ import app
 from jeep.api.statistics import WIKIPEDIA
-from jeep.common.settings import merge
+from jeep.common.nested import merge
 from jeep.common.storage import write_jsonl
 from jeep.data.facts import Question, dump_facts, load_facts
 from jeep.model.editable import EditableModel

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jeep.common.errors import UserError
-from jeep.common.settings import merge
+from jeep.common.nested import merge
 from jeep.model.editable import EditableModel
 
 _PAPER: dict[tuple[str, int], dict[str, dict[str, Any]]] = {

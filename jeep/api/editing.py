@@ -20,7 +20,8 @@ from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, outcome_of, prompts_of, reasons_of, summary
 from jeep.api.statistics import covariances_for, sample_of
 from jeep.common.errors import UserError
-from jeep.common.settings import merge, require_layers
+from jeep.common.nested import merge
+from jeep.common.places import require_layers
 from jeep.common.storage import atomic, write_json
 from jeep.data.neighbours import draw_subjects
 from jeep.editors import checked_editor

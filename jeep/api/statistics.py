@@ -10,8 +10,9 @@ from huggingface_hub import cached_assets_path
 from jaxtyping import Float
 from torch import Tensor
 
+from jeep.common.places import Where
 from jeep.common.provenance import code_digest
-from jeep.common.settings import Sample, Where
+from jeep.common.settings import Sample
 from jeep.common.storage import sha256, write_jsonl
 from jeep.data.corpus import articles
 from jeep.data.sources import WheelSource

@@ -14,7 +14,9 @@ from jeep.api.facts import Facts, usable_facts
 from jeep.api.outcome import answered, prompts_of
 from jeep.api.statistics import covariances_for, sample_of
 from jeep.common.errors import UserError
-from jeep.common.settings import Protocol, places_in, require_layers, with_values
+from jeep.common.nested import with_values
+from jeep.common.places import places_in, require_layers
+from jeep.common.settings import Protocol
 from jeep.data.facts import Fact
 from jeep.data.formats import Format
 from jeep.editors import checked_editor

@@ -1,9 +1,8 @@
 """The vocabulary of editors' settings: sites of target vectors, optimisation, regions. No torch: the DAG needs them."""
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,14 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from jeep.common.errors import UserError
+from jeep.common.places import Projection
 
 Position = Literal["subject_last", "prediction"]
 Place = Literal["output", "mlp", "attention"]
-Projection = Literal["mlp", "attention"]
-"""A W_O of a block: its MLP's or its attention's."""
-Where = tuple[int, Projection]
-"""Layer and sub-layer of a W_O."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 Preset = Literal["paper", "release"]
@@ -267,41 +262,6 @@ class Protocol(Strict):
         return 2 if self.finalists else 1
 
 
-def place_name(where: Where) -> str:
-    """A W_O as files and command lines write it, such as 9.mlp."""
-    return f"{where[0]}.{where[1]}"
-
-
-def place_of(name: str) -> Where:
-    """The other way round. Raises ValueError for what is no such name."""
-    layer, _, sublayer = name.partition(".")
-    if not layer.isdigit() or sublayer not in get_args(Projection):
-        raise ValueError(f"{name!r}: expected a layer and mlp or attention, such as 9.mlp")
-    return int(layer), sublayer
-
-
-def layers_in(space: Mapping[str, Sequence[Any]]) -> set[int]:
-    """All layers that a space of settings, values by dotted path, holds."""
-    layers: set[int] = set()
-    for path, values in space.items():
-        if path.rpartition(".")[2] in ("layers", "layer"):
-            for value in values:
-                layers.update(value if isinstance(value, list) else [value])
-    return layers
-
-
-def places_in(space: Mapping[str, Sequence[Any]]) -> list[Where]:
-    """The W_O of MLPs in all layers that a space of settings holds."""
-    return sorted((layer, "mlp") for layer in layers_in(space))
-
-
-def require_layers(layers: Iterable[int], depth: int, what: str = "") -> None:
-    """Raise UserError, beginning with `what`, unless a model of `depth` blocks has all the layers."""
-    deepest = max(layers, default=0)
-    if deepest >= depth:
-        raise UserError(f"{what}layer {deepest} of a model that has {depth}, counted from 0")
-
-
 def measured_batches(batches: int, every: int) -> list[int]:
     """The batches of a sequence, counted from 1, that are measured: the first, every so many, and the last."""
     return sorted({1, *range(every, batches + 1, every), batches})
@@ -313,30 +273,3 @@ def prefix_kind(text: str) -> tuple[int, int]:
     if not (texts.isdigit() and tokens.isdigit() and int(texts) and int(tokens)):
         raise ValueError(f"{text!r}: expected the number of texts and of tokens, such as 5x10")
     return int(texts), int(tokens)
-
-
-def with_value(settings: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested settings with the value at a dotted path replaced."""
-    key, _, rest = path.partition(".")
-    return {**settings, key: with_value(settings.get(key, {}), rest, value) if rest else value}
-
-
-def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings with the values at several dotted paths replaced."""
-    for path, value in values.items():
-        settings = with_value(settings, path, value)
-    return dict(settings)
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, key by key; nested mappings are merged, everything else is replaced.
-
-    So is a mapping of another `kind`, such as a source: its keys mean other things.
-    """
-    if "kind" in over and over["kind"] != base.get("kind"):
-        return dict(over)
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result

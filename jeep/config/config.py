@@ -11,7 +11,8 @@ import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from jeep.common.errors import UserError, complaint, one_line
-from jeep.common.settings import UNEDITED, Strict, merge
+from jeep.common.nested import merge
+from jeep.common.settings import UNEDITED, Strict
 from jeep.config.experiment import CaseStudy, Experiment, Grid, QuickLook
 from jeep.config.schema import (
     Corpus,

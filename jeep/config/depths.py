@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from jeep.common.settings import UNEDITED, layers_in, require_layers
+from jeep.common.places import layers_in, require_layers
+from jeep.common.settings import UNEDITED
 from jeep.config.plan import Plan
 from jeep.data.sources import HubSource, PathSource, TrainedSource, WheelSource
 

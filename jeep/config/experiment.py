@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jeep.common.settings import Amounts, HarnessTasks, Strict, with_value
+from jeep.common.nested import with_value
+from jeep.common.settings import Amounts, HarnessTasks, Strict
 from jeep.config.schema import Method, Name, Other
 
 

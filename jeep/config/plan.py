@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-from jeep.common.settings import UNEDITED, Dtype, Where, places_in, with_values
+from jeep.common.nested import with_values
+from jeep.common.places import Where, places_in
+from jeep.common.settings import UNEDITED, Dtype
 from jeep.config.config import Config
 from jeep.config.experiment import Grid
 from jeep.editors import Editor, checked_editor

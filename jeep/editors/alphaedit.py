@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from jeep.common.settings import merge
+from jeep.common.nested import merge
 from jeep.editors.memit import Memit
 
 PRESETS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from jeep.common.places import Where, places_in
 from jeep.common.settings import (
     Dtype,
     Optimization,
@@ -16,8 +17,6 @@ from jeep.common.settings import (
     Site,
     Strict,
     TargetSpec,
-    Where,
-    places_in,
     prefix_kind,
 )
 from jeep.editors.postprocess import Postprocess

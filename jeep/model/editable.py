@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Place, Projection
+from jeep.common.places import Projection
+from jeep.common.settings import Place
 from jeep.model.architectures import architecture_of
 from jeep.model.attention import Packing, packed
 from jeep.model.batches import flat

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from jeep.common.settings import with_values
+from jeep.common.nested import with_values
 from jeep.common.storage import atomic, read_jsonl
 from jeep.report.texts import write_texts
 

@@ -131,8 +131,8 @@ def edit(
     import time
 
     from jeep.common.errors import UserError
+    from jeep.common.places import require_layers
     from jeep.common.provenance import code_digest
-    from jeep.common.settings import require_layers
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor

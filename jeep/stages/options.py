@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from jeep.common.settings import Dtype, Metrics, Sample, Where, place_of, prefix_kind
+from jeep.common.places import Where, place_of
+from jeep.common.settings import Dtype, Metrics, Sample, prefix_kind
 from jeep.common.storage import read_json
 
 if TYPE_CHECKING:

@@ -216,7 +216,7 @@ def hypernetwork(
     """
     import torch
 
-    from jeep.common.settings import require_layers
+    from jeep.common.places import require_layers
     from jeep.common.storage import unfinished
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor

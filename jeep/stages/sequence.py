@@ -64,8 +64,8 @@ def sequence(
         out: where the results per record go
     """
     from jeep.common.errors import UserError
+    from jeep.common.places import require_layers
     from jeep.common.provenance import code_digest
-    from jeep.common.settings import require_layers
     from jeep.common.storage import read_json, write_json
     from jeep.data.facts import load_facts
     from jeep.editors import load_editor

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Metrics, Where
+from jeep.common.places import Where
+from jeep.common.settings import Metrics
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects
 from jeep.editors.base import Editor

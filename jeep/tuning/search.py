@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Protocol, with_values
+from jeep.common.nested import with_values
+from jeep.common.settings import Protocol
 from jeep.common.storage import write_jsonl, written
 from jeep.editors import load_editor
 from jeep.model.progress import fingerprint

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jeep.common.settings import with_value, with_values
+from jeep.common.nested import with_value, with_values
 from jeep.editors import load_editor
 
 Settings = Mapping[str, Any]

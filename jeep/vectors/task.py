@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.errors import NotFinite
-from jeep.common.settings import Where
+from jeep.common.places import Where
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects
 from jeep.vectors.targets import Target

@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jeep.common.errors import UserError
+from jeep.common.places import Where, place_name, place_of
 from jeep.common.provenance import code_digest
-from jeep.common.settings import Sample, Where, place_name, place_of
+from jeep.common.settings import Sample
 from jeep.common.storage import clear_scratch, each_tensor
 from jeep.data.corpus import sampled_texts
 from jeep.model.batches import Budget, in_batches

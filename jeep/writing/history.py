@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Placement, Where, place_name
+from jeep.common.places import Where, place_name
+from jeep.common.settings import Placement
 from jeep.model.editable import EditableModel
 from jeep.vectors.task import Task
 from jeep.writing.null_space import Eigenvectors, basis_name

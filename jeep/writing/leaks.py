@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Where
+from jeep.common.places import Where
 from jeep.data.facts import Fact
 from jeep.data.neighbours import Subjects, neighbours_of
 from jeep.model.editable import EditableModel

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jeep.common.errors import UserError
-from jeep.common.settings import NullSpace, Where, place_name, place_of
+from jeep.common.places import Where, place_name, place_of
+from jeep.common.settings import NullSpace
 from jeep.common.storage import read_tensors, write_tensors
 from jeep.model.editable import EditableModel
 from jeep.model.files import read_of

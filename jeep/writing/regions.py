@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from jeep.common.settings import Placement, Region, Where
+from jeep.common.places import Where
+from jeep.common.settings import Placement, Region
 from jeep.model.editable import EditableModel
 from jeep.vectors.task import Task
 from jeep.writing.history import history_of

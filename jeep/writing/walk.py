@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jeep.common.settings import Place, Placement, Position, Projection
+from jeep.common.places import Projection
+from jeep.common.settings import Place, Placement, Position
 from jeep.data.facts import Fact
 from jeep.model.attention import KeysValues, Packing
 from jeep.model.batches import in_batches

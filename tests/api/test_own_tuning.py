@@ -11,7 +11,7 @@ import jeep
 from jeep.__main__ import main
 from jeep.api import tuning
 from jeep.common.errors import UserError
-from jeep.common.settings import with_values
+from jeep.common.nested import with_values
 from jeep.data.facts import Fact, Question, dump_facts
 
 TRIAL = {"round": 1, "draw": 0, "settings": {}, "Score": 1.0, "sets": {"facts": {"Score": 1.0}}}

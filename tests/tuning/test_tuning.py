@@ -7,7 +7,8 @@ import torch
 from conftest import ROOT
 
 from jeep.common.errors import UserError
-from jeep.common.settings import Protocol, with_value, with_values
+from jeep.common.nested import with_value, with_values
+from jeep.common.settings import Protocol
 from jeep.common.storage import read_jsonl, write_jsonl
 from jeep.config.config import load_config
 from jeep.editors import load_editor
