@@ -3,7 +3,7 @@
 SEQUENCES = EXPERIMENT.sequences
 
 SEQUENCE = "results/sequences/{part}/{model}/{dataset}/{method}/seed{seed}.parquet"
-"""Per-record results behind every k-th batch; beside it NAME.trace.json, what each batch did."""
+"""Per-record results behind every measured batch; beside it NAME.trace.json, what each batch did."""
 SEQUENCE_TRACE = "results/sequences/{part}/{model}/{dataset}/{method}/seed{seed}.trace.json"
 SEQUENCE_DELTAS = "results/sequences/{part}/{model}/{dataset}/{method}/seed{seed}.safetensors"
 """The change of all batches together."""

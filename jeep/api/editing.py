@@ -222,7 +222,7 @@ def edit(
     if not np.isfinite(after[0]).all():
         done.undo()
         raise UserError("the edited model answers NaN: softer settings, or float32, may help")
-    done.outcome = outcome_of(prompts, before, after, reasons_of(chosen, targets))
+    done.outcome = outcome_of(prompts, before, after, reasons_of(chosen, targets, task.unwritten))
     done.seconds = time.monotonic() - started
     return done
 

@@ -1,6 +1,6 @@
 """What an edit did, prompt by prompt: probabilities before and after, whether it took, and why not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,8 +68,8 @@ def outcome_of(
     return table
 
 
-def reasons_of(facts: Sequence[Fact], targets: Sequence[Target]) -> dict[str, str]:
-    """Why each fact would not take, if it did not."""
+def reasons_of(facts: Sequence[Fact], targets: Sequence[Target], unwritten: Collection[str] = ()) -> dict[str, str]:
+    """Why each fact would not take, if it did not; `unwritten` are those that the editor has left out as it edited."""
     contradicted, reasons = contradictions(facts), {}
     by_case = {target.case_id: target for target in targets}
     nearest = _nearest(targets) if len(targets) > 1 else {}
@@ -77,6 +77,8 @@ def reasons_of(facts: Sequence[Fact], targets: Sequence[Target]) -> dict[str, st
         target, case = by_case.get(fact.case_id), fact.case_id
         if case in contradicted:
             reasons[case] = f"contradicted by fact {contradicted[case]}"
+        elif case in unwritten:
+            reasons[case] = "its optimisation within the edit did not stay finite"
         elif target is None:
             reasons[case] = "its answer is not yet the most probable one"
         elif not target.finite:

@@ -66,7 +66,7 @@ class Durations:
         return _evaluation(sizes, max(self.plan.edit_counts(model, dataset, method)))
 
     def sequence(self, sizes: Sizes, model: str, dataset: str, method: str, part: str) -> float:
-        """Every batch, and all facts so far after every k-th."""
+        """Every batch, and all facts so far after each that is measured."""
         editor, its = self.plan.editor(method, model, dataset), self.plan.experiment.sequences[part]
         batch = _targets(sizes, editor, its.edits) + _edit(sizes, editor, its.edits)
         return its.batches * batch + self.measured_sequence(sizes, part)

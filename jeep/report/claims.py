@@ -225,7 +225,7 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
         table.to_csv(temporary, index=False)
     shown = {"Claims": table.set_index("claim")}
     counts = families(table).value_counts()
-    corrected = [f"all {counts.get('paper', 0)} comparisons"]
+    corrected = [f"all {counts['paper']} comparisons"] if "paper" in counts else []
     corrected += [f"the {counts[kind]} about {whose} by themselves" for kind, whose in _WHOSE.items() if kind in counts]
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "

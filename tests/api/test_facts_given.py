@@ -13,6 +13,7 @@ import jeep
 from jeep.common.errors import UserError
 from jeep.model import architectures
 from jeep.model.editable import EditableModel
+from jeep.vectors import targets
 
 
 def test_facts_come_in_many_forms(model, facts, text, tmp_path):
@@ -105,6 +106,21 @@ def test_a_fact_that_did_not_take_says_why(model, facts, text):
     weak = {"low": SETTINGS["low"] | {"clamp": 0.01}, "high": SETTINGS["high"] | {"clamp": 0.01}}
     (why,) = jeep.edit(model, facts[:1], settings=weak, text=text).outcome.query("kind == 'edited'").why
     assert why.startswith("its target vector was not reached (probability 0.")
+
+
+def test_a_vector_that_is_lost_within_the_edit_is_named_as_the_reason(model, facts, text, monkeypatch):
+    """ROME's, which are optimised one after the other."""
+    optimize = targets.optimize_facts
+
+    def breaks(*given):
+        (found,) = optimize(*given)
+        return [replace(found, values=found.values * np.nan) if found.case_id == facts[1].case_id else found]
+
+    monkeypatch.setattr(targets, "optimize_facts", breaks)
+    edit = jeep.edit(model, facts[:2], method="rome", settings={"layer": 1, "optimization": {"steps": 3}}, text=text)
+    (why,) = edit.outcome.query("kind == 'edited' and case_id == @facts[1].case_id").why
+    assert why == "its optimisation within the edit did not stay finite"
+    edit.undo()
 
 
 def test_a_chat_is_edited_as_a_chat(model, facts, text, tmp_path):

@@ -270,6 +270,18 @@ def test_the_cost_of_a_leak_is_told_by_its_rank_correlation(leaks, moved, tmp_pa
     assert points.get_ydata().tolist() == [50, 40, 30]
 
 
+def test_a_trial_that_wrote_nothing_is_no_point(leaks, moved, tmp_path, monkeypatch):
+    """One that failed, and one whose high update is zero, of which nothing can leak."""
+    nothing = {"layer": 3, "position": "prediction"}
+    with moved.open("a") as file:
+        for result in ({"Score": 0.0, "failed": "singular"}, {"LS": 9, "reached": [nothing]}):
+            file.write(json.dumps({"sets": {"d": result}}) + "\n")
+    drawn = []
+    monkeypatch.setattr("jeep.report.figures.leaks.save", lambda figure, out: drawn.append(figure))
+    draw_leak_costs(leaks, [moved], "The model", tmp_path / "figure.pdf")
+    assert drawn[0].axes[1].get_title().endswith("3 edits")
+
+
 def test_a_tradeoff_has_a_row_for_each_value_of_a_curve_and_metric(tmp_path):
     parts = [
         records_of(name, [value, 1.0], locality=1 - value) for name, value in {"a-1": 0.0, "a-2": 1.0, "b": 0.5}.items()

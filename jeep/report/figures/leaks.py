@@ -56,7 +56,8 @@ def draw_leak_costs(table: Path, searches: Sequence[Path], title: str, out: Path
     `table` is of the stage `leaks`, `searches` of the stage `search` over the layers of regions.
     """
     leaks = pd.read_csv(table)
-    moved = pd.DataFrame([_point(trial) for path in searches for trial in islice(read_jsonl(path), 1, None)])
+    trials = [trial for path in searches for trial in islice(read_jsonl(path), 1, None)]
+    moved = pd.DataFrame([point for trial in trials if (point := _point(trial))])
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.4), width_ratios=[1.5, 1], layout="constrained")
         for position, part in leaks.groupby("position", sort=False):
@@ -73,8 +74,10 @@ def draw_leak_costs(table: Path, searches: Sequence[Path], title: str, out: Path
         save(figure, out)
 
 
-def _point(trial: Mapping) -> dict[str, int | float]:
-    """Of a trial: the last layer of its high region, what leaked there on average, and LS."""
+def _point(trial: Mapping) -> dict[str, int | float] | None:
+    """Of a trial: its high region's last layer, what leaked there on average, and LS; None where it changed nothing."""
     (result,) = trial["sets"].values()
-    high = [step for step in result["reached"] if step["position"] == "prediction"]
+    high = [step for step in result.get("reached", ()) if step["position"] == "prediction" and "leak" in step]
+    if not high:
+        return None
     return {"layer": high[-1]["layer"], "leak": sum(step["leak"] for step in high) / len(high), "LS": result["LS"]}
