@@ -74,7 +74,7 @@ def write_sequence(
     table = sequence_metrics(results, read_traces(traces))
     with atomic(out) as temporary:
         table.round({"value": 4, "ci95": 4}).to_csv(temporary, index=False)
-    batch = int(results.loc[results["batch"] == 1, "case_id"].nunique())
+    batch = int(results[results["batch"] == 1].groupby("dataset")["case_id"].nunique().max())
     caption = (
         f"After the last of all batches, {batch} facts each; 95 % half-widths over records; bold: the best edited one. "
         "First batch: ES of its facts at the end; forgotten: their ES when they were first measured, minus that. "

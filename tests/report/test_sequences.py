@@ -84,6 +84,18 @@ def test_the_table_says_what_was_forgotten(files, tmp_path):
     assert list(csv.columns) == ["dataset", "model", "method", "edits", "part", "metric", "value", "ci95"]
 
 
+def test_a_batch_has_as_many_facts_whatever_the_number_of_data_sets(files, tmp_path):
+    paths, traces = files
+    results = pd.concat(map(pd.read_parquet, paths))
+    results.assign(dataset="e", case_id="e-" + results["case_id"]).to_parquet(tmp_path / "other.parquet")
+    notes = [note | {"dataset": "e"} for path in traces for note in json.loads(path.read_text())]
+    (tmp_path / "other.json").write_text(json.dumps(notes))
+    shown = SHOWN | {"dataset": ["d", "e"]}
+    found = [*paths, tmp_path / "other.parquet"], [*traces, tmp_path / "other.json"]
+    write_sequence(*found, shown, LABELS, tmp_path / "sequence.csv")
+    assert "2 facts each" in (tmp_path / "sequence.md").read_text()
+
+
 def test_nothing_to_show_is_one_clear_line(files, tmp_path):
     with pytest.raises(UserError, match="no results of rome in sequence"):
         write_sequence(*files, SHOWN | {"method": ["rome"]}, LABELS, tmp_path / "sequence.csv")
