@@ -84,14 +84,21 @@ def style() -> Iterator[None]:
         yield
 
 
+class _LogNumbers(LogFormatter):
+    """Ticks of a logarithmic axis where LogFormatter has them, as 0.1 and 100 and not as 1e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def save(figure: Figure, out: Path) -> None:
     """Write a figure as PDF to `out` and as PNG beside it; the same figure gives the same files."""
     for axis in (each for axes in figure.axes for each in (axes.xaxis, axes.yaxis)):
         if not isinstance(axis.get_major_formatter(), LogFormatterMathtext):
             continue
         if axis.get_scale() == "log":
-            axis.set_major_formatter(LogFormatter())  # numbers are text too
-            axis.set_minor_formatter(LogFormatter())
+            axis.set_major_formatter(_LogNumbers())  # numbers are text too
+            axis.set_minor_formatter(_LogNumbers())
         else:  # linear about zero
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     for path, options in (
