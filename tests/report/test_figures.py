@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +16,6 @@ from jeep.report.figures.procedure import draw_procedure
 from jeep.report.figures.records import draw_record
 from jeep.report.figures.sequence import draw_sequence
 from jeep.report.figures.series import TITLES, draw_series
-from jeep.report.figures.style import save, style
 from jeep.report.figures.tradeoff import draw_tradeoff, tradeoff_table
 from jeep.report.figures.training import draw_training
 
@@ -217,16 +215,6 @@ def test_a_figure_is_a_pdf_and_a_png_that_do_not_change(name, request, tmp_path)
     image = Image.open(tmp_path / "one" / "figure.png")
     assert image.width > 1000
     assert len(set(image.convert("L").getdata())) > 10, "not a blank page"
-
-
-def test_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path):
-    with style():
-        figure, axis = plt.subplots()
-        axis.plot([1, 2], [0.02, 300])
-        axis.set_yscale("log")
-        save(figure, tmp_path / "figure.pdf")
-    shown = {text.get_text() for text in axis.get_yticklabels()}
-    assert {"0.1", "1", "10", "100"} <= shown
 
 
 def test_each_stage_is_marked_in_the_panel_of_its_position(contrast, tmp_path, monkeypatch):

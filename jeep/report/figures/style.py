@@ -88,7 +88,7 @@ class _LogNumbers(LogFormatter):
     """Ticks of a logarithmic axis where LogFormatter has them, as 0.1 and 100 and not as 1e-01."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
+        return self.fix_minus(f"{x:g}") if super().__call__(x, pos) else ""
 
 
 def save(figure: Figure, out: Path) -> None:
