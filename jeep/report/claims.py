@@ -229,6 +229,6 @@ def write_claims(table: pd.DataFrame, out: Path) -> None:
     corrected += [f"the {counts[kind]} about {whose} by themselves" for kind, whose in _WHOSE.items() if kind in counts]
     caption = (
         "Supported: above zero with p < 0.05; refuted: below it; undecided: neither. Corrected: the same by Holm's "
-        f"method for {', for '.join(corrected)}."
+        f"method for {', for '.join(corrected) or 'none'}."
     )
     write_texts(out, {".md": shown, ".html": shown}, caption)

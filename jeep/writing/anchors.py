@@ -62,6 +62,6 @@ def anchored(model: EditableModel, task: Task, sites: Sequence[Site]) -> Task:
     norms, mean = wanted.norm(dim=2, keepdim=True), torch.tensor(task.norms)[:, None, None]
     far = norms > 2 * mean
     scaled = torch.where(far, before, mean * wanted / norms) - before
-    task.unwritten.extend(task.facts[n].case_id for n in far.all(dim=0).nonzero()[:, 0].tolist())
+    task.unwritten.extend(task.facts[n].case_id for n in far.any(dim=0).nonzero()[:, 0].tolist())
     targets = [replace(target, values=target.states + scaled[:, n]) for n, target in enumerate(task.targets)]
     return replace(task, targets=targets)
