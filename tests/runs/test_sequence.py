@@ -188,6 +188,7 @@ def test_the_unedited_model_is_measured_alike(run_of, trained, facts):
     pd.testing.assert_frame_equal(results[4].drop(columns="batch"), evaluate(trained, facts[:4], "counterfact", 2048))
     assert total == {}
     assert [note["batch"] for note in trace] == [1, 2, 3]
+    assert list(run_of(None, "rarely", every=3).run()[0]) == [2, 5], "the second batch is not measured"
 
 
 def test_prune_is_made_of_all_batches_where_they_are_measured_alone(run_of, trained, facts):
