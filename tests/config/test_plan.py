@@ -153,6 +153,16 @@ def test_further_methods_have_rows_where_they_are_run():
     assert where["jeep"] == where["alphaedit"] == set(rows.models)
 
 
+def test_memit_repair_starts_from_memit_as_it_was_chosen():
+    found = plan()
+    for model in found.experiment.models:
+        for dataset in found.experiment.datasets:
+            memit, repair = (found.editor(method, model, dataset) for method in ("memit", "memit-repair"))
+            assert repair.target_spec == memit.target_spec, "so that it shares the target vectors"
+            assert repair.low == memit.region
+            assert repair.high.layers == found.editor("jeep", model, dataset).high.layers
+
+
 def test_further_methods_are_of_the_experiments_models_and_data():
     raw = load_config(ROOT / "config" / "config.yaml").model_dump(mode="json", exclude_none=True)
     raw["experiment"]["more"]["datasets"] = ["mcf-dev"]

@@ -104,6 +104,14 @@ def test_where_all_is_settled_the_high_region_stays_as_it_is(together, trained, 
     assert set(deltas) == {trained.parameter_name(layer) for layer in SETTINGS["jeep"]["low"]["layers"]}
 
 
+def test_a_low_region_as_memits_that_settles_all_is_memit(trained, facts, prefixes, given):
+    known = [replace(fact, target_new=fact.target_true) for fact in facts[:3]]
+    memit = SETTINGS["memit"]
+    settings = {"optimization": memit["optimization"], "low": memit["region"], "together": False}
+    repaired = deltas_of("jeep", trained, known, prefixes, given, **repairing(0, **settings))
+    alike(repaired, deltas_of("memit", trained, known, prefixes, given))
+
+
 def test_a_repair_writes_what_the_low_region_has_left_and_keeps_the_keys_of_the_rest(trained, facts, prefixes, given):
     """The settled facts by hand; the high region's change is of their keys with residuals of zero."""
     chosen, settings = facts[:6], {"low": SETTINGS["jeep"]["low"] | {"prior": 100.0}}
