@@ -7,6 +7,7 @@ from jeep.common.errors import UserError
 from jeep.config.config import load_config, parse_config
 from jeep.config.experiment import Grid
 from jeep.config.plan import Plan
+from jeep.editors.jeep import Repair
 
 
 def plan(name="config"):
@@ -37,7 +38,7 @@ def test_methods_are_known_by_their_editors_and_settings_whatever_they_are_calle
             ["wo_step3", "wo_step2"],
         ],
         "added": {
-            "ours": ["jeep-null", "jeep-repair", "jeep-stepwise"],
+            "ours": ["jeep-null", "jeep-stepwise", "memit-repair"],
             "later": ["alphaedit", "rect", "prune", "ultraedit", "locft-bf"],
         },
         "twins": [["jeep-null", "alphaedit", "history and null space"]],
@@ -144,7 +145,7 @@ def test_further_methods_have_rows_where_they_are_run():
     found = plan()
     rows = found.table("table3")
     assert rows.models == ["smollm2-135m", "gptj-nano"]
-    assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null", "jeep-repair", "jeep-stepwise"]
+    assert rows.methods == [*found.experiment.methods, "locft-bf", "jeep-null", "jeep-stepwise", "memit-repair"]
     where = {run.method: set() for run in found.runs_of(rows)}
     assert len(set(found.runs_of(rows))) == len(found.runs_of(rows)), "also those that another target has"
     for run in found.runs_of(rows):
@@ -153,14 +154,16 @@ def test_further_methods_have_rows_where_they_are_run():
     assert where["jeep"] == where["alphaedit"] == set(rows.models)
 
 
-def test_memit_repair_starts_from_memit_as_it_was_chosen():
+def test_memit_repair_is_memit_as_it_was_chosen_with_the_high_region_of_jeep():
     found = plan()
     for model in found.experiment.models:
         for dataset in found.experiment.datasets:
-            memit, repair = (found.editor(method, model, dataset) for method in ("memit", "memit-repair"))
-            assert repair.target_spec == memit.target_spec, "so that it shares the target vectors"
+            memit, jeep, repair = (found.editor(method, model, dataset) for method in ("memit", "jeep", "memit-repair"))
+            assert (repair.target_spec, repair.prefixes) == (memit.target_spec, memit.prefixes), "they share vectors"
             assert repair.low == memit.region
-            assert repair.high.layers == found.editor("jeep", model, dataset).high.layers
+            assert repair.high.model_copy(update={"repair": None}) == jeep.high
+            assert repair.high.repair == Repair()
+            assert not repair.together
 
 
 def test_further_methods_are_of_the_experiments_models_and_data():
