@@ -8,12 +8,11 @@ def tradeoff_field(name):
 
 
 def tradeoff_curves():
-    """The value of each variant, by curve; a method as it is has none."""
+    """The value of each variant, by curve; a method as it is has none, and its own name."""
     if TRADEOFF is None:
         return "{}"
     curves = {name: sweep.variants for name, sweep in TRADEOFF.sweeps.items()}
-    names = {name: "unedited" if name == UNEDITED else label_of("methods", name) for name in TRADEOFF.methods}
-    return json.dumps(curves | {label: {name: None} for name, label in names.items()})
+    return json.dumps(curves | {name: {name: None} for name in TRADEOFF.methods})
 
 
 def moved_facts(wildcards):

@@ -112,6 +112,11 @@ def large_without_a_number(config):
     del config["experiment"]["large"]["edits"]["mcf-all"]
 
 
+def curve_named_as_a_method(config):
+    curves = config["experiment"]["tradeoff"]["curves"]
+    curves["jeep"] = next(iter(curves.values()))
+
+
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
@@ -120,6 +125,7 @@ def large_without_a_number(config):
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
         ("config", large_on_the_main_grids_facts, "large: 'mcf-demo' is edited elsewhere too"),
         ("config", large_without_a_number, "experiment.large: .*edits: no number for 'mcf-all'"),
+        ("config", curve_named_as_a_method, "experiment.tradeoff: .*curves: 'jeep' is a method of methods too"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )

@@ -158,8 +158,8 @@ def moved(tmp_path):
 @pytest.fixture
 def tradeoff(tmp_path):
     rows = [
-        ("d", "m", curve, x, metric, 50 + (x or 3) + len(metric), 5)
-        for curve, values in {"γ*": (0.1, 1), "margin": (0, 2), "MEMIT": (None,)}.items()
+        ("d", "m", curve, x, metric, (3 if x is None else x) + {"LS": 50}.get(metric, 90), 5)
+        for curve, values in {"γ*": (0.1, 1), "margin": (0, 2), "memit": (None,), "none": (None,)}.items()
         for x in values
         for metric in ("Score", "ES", "GS", "LS")
     ]
@@ -280,6 +280,21 @@ def test_a_trial_that_wrote_nothing_is_no_point(leaks, moved, tmp_path, monkeypa
     monkeypatch.setattr("jeep.report.figures.leaks.save", lambda figure, out: drawn.append(figure))
     draw_leak_costs(leaks, [moved], "The model", tmp_path / "figure.pdf")
     assert drawn[0].axes[1].get_title().endswith("3 edits")
+
+
+def test_a_tradeoff_draws_curves_and_methods_by_their_labels_and_the_unedited_model_as_a_line(
+    tradeoff, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr("jeep.report.figures.tradeoff.save", lambda figure, out: drawn.append(figure))
+    draw_tradeoff(tradeoff, {"methods": {"none": "unedited", "memit": "MEMIT"}}, tmp_path / "figure.pdf")
+    left = drawn[0].axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines if line.get_label()[0] != "_"}
+    assert lines["γ*"] == [[90.1, 50.1], [91, 51]]
+    assert lines["margin"] == [[90, 50], [92, 52]]
+    assert lines["MEMIT"] == [[93, 53]]
+    assert {y for _, y in lines["unedited"]} == {53}
+    assert len(left.lines) == 4 + 2, "the first point of each of two curves is hollow"
 
 
 def test_a_tradeoff_has_a_row_for_each_value_of_a_curve_and_metric(tmp_path):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 
+from jeep.common.settings import UNEDITED
 from jeep.report.figures.style import PAGE, legend, looks, save, shown_once, style
 from jeep.report.tables import RUN, Labels, chosen, label, metrics_of
 
@@ -32,20 +34,32 @@ def draw_tradeoff(table: Path, labels: Labels, out: Path) -> None:
     """LS over ES and over GS, a row of panels for each model and data set: what lies above and to the right is better.
 
     A curve joins the values of a setting in their order, the first one hollow; methods without a setting are points.
+    The dashed line is the LS of the unedited model.
     """
-    results = pd.read_csv(table).fillna({"x": 0})
+    results = pd.read_csv(table)
     groups = list(results.groupby(["model", "dataset"], sort=False))
-    curves = looks(dict.fromkeys(results["curve"]))
+    shown = looks(name for name in dict.fromkeys(results["curve"]) if name != UNEDITED)
     with style():
         size = (PAGE, 2.2 * len(groups) + 0.4)
-        figure, axes = plt.subplots(len(groups), 2, figsize=size, squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(len(groups), 2, figsize=size, squeeze=False, layout="constrained", sharey="row")
         for row, ((model, dataset), group) in zip(axes, groups, strict=True):
             for axis, metric in zip(row, ("ES", "GS"), strict=True):
-                for curve, (color, marker) in curves.items():
-                    wide = group[group["curve"] == curve].pivot(index="x", columns="metric", values="value")
-                    axis.plot(wide[metric], wide["LS"], color=color, marker=marker, markersize=3.5, label=curve)
-                    axis.plot(wide[metric][:1], wide["LS"][:1], color=color, marker=marker, mfc="white", markersize=3.5)
-                axis.set(xlabel=f"{metric} (%)")
+                _panel(axis, group, metric, shown, labels)
             row[0].set_ylabel(f"{label(labels, 'models', model)}\n{label(labels, 'datasets', dataset)}\nLS (%)")
         legend(figure, shown_once(axes[:, 0].flat))
         save(figure, out)
+
+
+def _panel(axis: Axes, results: pd.DataFrame, metric: str, shown: Mapping[str, tuple], labels: Labels) -> None:
+    for curve, rows in results.groupby("curve", sort=False):
+        wide = rows.fillna({"x": 0}).pivot(index="x", columns="metric", values="value")
+        as_it_is = rows["x"].isna().all()
+        name = label(labels, "methods", curve) if as_it_is else curve
+        if curve == UNEDITED:
+            axis.axhline(wide["LS"].iloc[0], color="0.4", linestyle="--", label=name)
+            continue
+        color, marker = shown[curve]
+        axis.plot(wide[metric], wide["LS"], color=color, marker=marker, markersize=4, label=name)
+        if not as_it_is:
+            axis.plot(wide[metric][:1], wide["LS"][:1], color=color, marker=marker, mfc="white", markersize=4)
+    axis.set_xlabel(f"{metric} (%)")
