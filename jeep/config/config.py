@@ -3,7 +3,7 @@
 This module imports no torch: the DAG is built from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -87,9 +87,18 @@ class Config(Strict):
             self._check_names("probe", "datasets", [self.probe.dataset])
             if self.datasets[self.probe.dataset].chat:
                 raise ValueError("probe.dataset: its word sets are of running text, and this one is asked in a chat")
+        if self.experiment.tradeoff:
+            self._check_curves(self.experiment.tradeoff.curves)
         if self.tuning:
             self._check_tuning(self.tuning)
         return self
+
+    def _check_curves(self, curves: Iterable[str]) -> None:
+        """A figure knows curves and methods apart by what it calls them."""
+        taken = {UNEDITED, "unedited"}.union(*({name, method.label} for name, method in self.methods.items()))
+        for name in curves:
+            if name in taken:
+                raise ValueError(f"experiment.tradeoff.curves: {name!r} is a method's name; give the curve another one")
 
     def _check_part(self, where: str, part: CaseStudy | QuickLook, beside: list[str]) -> None:
         """What is shown of the experiment is of its runs, and edited but for `beside`."""

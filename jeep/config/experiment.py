@@ -134,13 +134,6 @@ class Tradeoff(Strict):
     curves: Annotated[dict[str, Curved], Field(min_length=1)]
     """By what the figure calls them."""
 
-    @model_validator(mode="after")
-    def _names_apart(self) -> "Tradeoff":
-        for name in self.curves:
-            if name in self.methods:
-                raise ValueError(f"curves: {name!r} is a method of methods too; give the curve another name")
-        return self
-
     @property
     def sweeps(self) -> dict[str, Sweep]:
         """Each curve as a sweep of its own."""

@@ -112,9 +112,12 @@ def large_without_a_number(config):
     del config["experiment"]["large"]["edits"]["mcf-all"]
 
 
-def curve_named_as_a_method(config):
-    curves = config["experiment"]["tradeoff"]["curves"]
-    curves["jeep"] = next(iter(curves.values()))
+def curve_named(name):
+    def change(config):
+        curves = config["experiment"]["tradeoff"]["curves"]
+        curves[name] = next(iter(curves.values()))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,9 @@ def curve_named_as_a_method(config):
         ("config", moved_without_a_probe, "tuning.regions names 'smollm2-135m', which probe.models does not"),
         ("config", large_on_the_main_grids_facts, "large: 'mcf-demo' is edited elsewhere too"),
         ("config", large_without_a_number, "experiment.large: .*edits: no number for 'mcf-all'"),
-        ("config", curve_named_as_a_method, "experiment.tradeoff: .*curves: 'jeep' is a method of methods too"),
+        ("config", curve_named("none"), r"experiment\.tradeoff\.curves: 'none' is a method's name"),
+        ("config", curve_named("jeep"), r"experiment\.tradeoff\.curves: 'jeep' is a method's name"),
+        ("config", curve_named("JEEP"), r"experiment\.tradeoff\.curves: 'JEEP' is a method's name"),
         ("config", moved_on_other_facts, "tuning.regions names 'mcf-train', which tuning.datasets does not define"),
     ],
 )

@@ -157,11 +157,20 @@ def moved(tmp_path):
 
 @pytest.fixture
 def tradeoff(tmp_path):
+    """Two data sets; the unedited model is shown on the first one only."""
+    start = {"Score": 30, "ES": 90, "GS": 70, "LS": 50}
     rows = [
-        ("d", "m", curve, x, metric, (3 if x is None else x) + {"LS": 50}.get(metric, 90), 5)
-        for curve, values in {"γ*": (0.1, 1), "margin": (0, 2), "memit": (None,), "none": (None,)}.items()
+        (dataset, "m", curve, x, metric, start[metric] + beside + (x or 0) - 40 * number, 5)
+        for number, dataset in enumerate("de")
+        for curve, values, beside in (
+            ("γ*", (0.5, 1), 0),
+            ("margin", (0, 2), 0),
+            ("memit", (None,), 3),
+            ("none", (None,), 5),
+        )
+        if (dataset, curve) != ("e", "none")
         for x in values
-        for metric in ("Score", "ES", "GS", "LS")
+        for metric in start
     ]
     columns = ["dataset", "model", "curve", "x", "metric", "value", "ci95"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "tradeoff.csv", index=False)
@@ -288,13 +297,20 @@ def test_a_tradeoff_draws_curves_and_methods_by_their_labels_and_the_unedited_mo
     drawn = []
     monkeypatch.setattr("jeep.report.figures.tradeoff.save", lambda figure, out: drawn.append(figure))
     draw_tradeoff(tradeoff, {"methods": {"none": "unedited", "memit": "MEMIT"}}, tmp_path / "figure.pdf")
-    left = drawn[0].axes[0]
-    lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines if line.get_label()[0] != "_"}
-    assert lines["γ*"] == [[90.1, 50.1], [91, 51]]
-    assert lines["margin"] == [[90, 50], [92, 52]]
-    assert lines["MEMIT"] == [[93, 53]]
-    assert {y for _, y in lines["unedited"]} == {53}
-    assert len(left.lines) == 4 + 2, "the first point of each of two curves is hollow"
+    left, right, below, _ = drawn[0].axes
+    named = [
+        {line.get_label(): line for line in axis.lines if line.get_label()[0] != "_"} for axis in (left, right, below)
+    ]
+    points = [{name: line.get_xydata().tolist() for name, line in lines.items()} for lines in named]
+    assert points[0]["γ*"] == [[90.5, 50.5], [91, 51]]
+    assert points[0]["margin"] == [[90, 50], [92, 52]]
+    assert points[0]["MEMIT"] == [[93, 53]]
+    assert {y for _, y in points[0]["unedited"]} == {55}
+    assert points[1]["γ*"] == [[70.5, 50.5], [71, 51]]
+    assert points[2] == {"γ*": [[50.5, 10.5], [51, 11]], "margin": [[50, 10], [52, 12]], "MEMIT": [[53, 13]]}
+    assert (named[0]["MEMIT"].get_color(), named[0]["unedited"].get_linestyle()) == ("black", "--")
+    hollow = [line.get_xydata().tolist() for line in left.lines if line.get_markerfacecolor() == "white"]
+    assert hollow == [[[90.5, 50.5]], [[90, 50]]], "the least value of each curve"
 
 
 def test_a_tradeoff_has_a_row_for_each_value_of_a_curve_and_metric(tmp_path):

@@ -33,10 +33,10 @@ def tradeoff_table(
 def draw_tradeoff(table: Path, labels: Labels, out: Path) -> None:
     """LS over ES and over GS, a row of panels for each model and data set: what lies above and to the right is better.
 
-    A curve joins the values of a setting in their order, the first one hollow; methods without a setting are points.
-    The dashed line is the LS of the unedited model.
+    A curve joins the values of a setting, the least one hollow; methods as they are are black points. The grey line is
+    the LS of the unedited model. Every other curve is dashed, so that one that lies on its neighbour does not hide it.
     """
-    results = pd.read_csv(table)
+    results = pd.read_csv(table, keep_default_na=False, na_values=[""])
     groups = list(results.groupby(["model", "dataset"], sort=False))
     shown = looks(name for name in dict.fromkeys(results["curve"]) if name != UNEDITED)
     with style():
@@ -56,10 +56,12 @@ def _panel(axis: Axes, results: pd.DataFrame, metric: str, shown: Mapping[str, t
         as_it_is = rows["x"].isna().all()
         name = label(labels, "methods", curve) if as_it_is else curve
         if curve == UNEDITED:
-            axis.axhline(wide["LS"].iloc[0], color="0.4", linestyle="--", label=name)
+            axis.axhline(wide["LS"].iloc[0], color="0.4", linestyle="--", linewidth=0.8, label=name)
             continue
-        color, marker = shown[curve]
-        axis.plot(wide[metric], wide["LS"], color=color, marker=marker, markersize=4, label=name)
+        color, marker = ("black", shown[curve][1]) if as_it_is else shown[curve]
+        dash = "" if as_it_is else (0, (3, 3)) if list(shown).index(curve) % 2 else "-"
+        look = {"color": color, "marker": marker, "linestyle": dash, "markersize": 4}
+        axis.plot(wide[metric], wide["LS"], label=name, **look)
         if not as_it_is:
-            axis.plot(wide[metric][:1], wide["LS"][:1], color=color, marker=marker, mfc="white", markersize=4)
+            axis.plot(wide[metric][:1], wide["LS"][:1], mfc="white", **look)
     axis.set_xlabel(f"{metric} (%)")
