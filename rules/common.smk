@@ -15,7 +15,7 @@ from jeep.common.errors import UserError
 from jeep.common.locks import alone_in
 from jeep.common.provenance import code_digest
 from jeep.common.places import place_name
-from jeep.common.settings import UNEDITED
+from jeep.common.settings import UNEDITED, UNEDITED_LABEL
 from jeep.common.stopping import SHELL
 from jeep.common.storage import read_provenance
 from jeep.config.about import about, provenance
@@ -147,7 +147,7 @@ def labels(wildcards):
         kind: {name: entry.label for name, entry in getattr(CONFIG, kind).items() if entry.label}
         for kind in ("models", "datasets", "methods")
     }
-    kinds["methods"][UNEDITED] = "unedited"
+    kinds["methods"][UNEDITED] = UNEDITED_LABEL
     return json.dumps(kinds)
 
 

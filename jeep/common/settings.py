@@ -30,8 +30,8 @@ Metrics = Literal["counterfact", "zsre"]
 """How an edit is measured: two answers compared (Eqs. 16-18), or correct tokens counted (13-15)."""
 
 
-UNEDITED = "none"
-"""The method that edits nothing: the model as it is."""
+UNEDITED, UNEDITED_LABEL = "none", "unedited"
+"""The method that edits nothing, the model as it is, and what tables and figures call it."""
 
 
 class Strict(BaseModel):

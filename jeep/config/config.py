@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 
 from jeep.common.errors import UserError, complaint, one_line
 from jeep.common.nested import merge
-from jeep.common.settings import UNEDITED, Strict
+from jeep.common.settings import UNEDITED, UNEDITED_LABEL, Strict
 from jeep.config.experiment import CaseStudy, Experiment, Grid, QuickLook
 from jeep.config.schema import (
     Corpus,
@@ -95,7 +95,7 @@ class Config(Strict):
 
     def _check_curves(self, curves: Iterable[str]) -> None:
         """A figure knows curves and methods apart by what it calls them."""
-        taken = {UNEDITED, "unedited"}.union(*({name, method.label} for name, method in self.methods.items()))
+        taken = {UNEDITED, UNEDITED_LABEL}.union(*({name, method.label} for name, method in self.methods.items()))
         for name in curves:
             if name in taken:
                 raise ValueError(f"experiment.tradeoff.curves: {name!r} is a method's name; give the curve another one")

@@ -53,15 +53,16 @@ def draw_tradeoff(table: Path, labels: Labels, out: Path) -> None:
 def _panel(axis: Axes, results: pd.DataFrame, metric: str, shown: Mapping[str, tuple], labels: Labels) -> None:
     for curve, rows in results.groupby("curve", sort=False):
         wide = rows.fillna({"x": 0}).pivot(index="x", columns="metric", values="value")
-        as_it_is = rows["x"].isna().all()
-        name = label(labels, "methods", curve) if as_it_is else curve
+        name = label(labels, "methods", curve)  # a curve's own: none is called as a method
         if curve == UNEDITED:
             axis.axhline(wide["LS"].iloc[0], color="0.4", linestyle="--", linewidth=0.8, label=name)
             continue
-        color, marker = ("black", shown[curve][1]) if as_it_is else shown[curve]
-        dash = "" if as_it_is else (0, (3, 3)) if list(shown).index(curve) % 2 else "-"
-        look = {"color": color, "marker": marker, "linestyle": dash, "markersize": 4}
+        color, marker = shown[curve]
+        if rows["x"].isna().all():
+            axis.plot(wide[metric], wide["LS"], color="black", marker=marker, markersize=4, linestyle="", label=name)
+            continue
+        dash = (0, (3, 3)) if list(shown).index(curve) % 2 else "-"
+        look = {"color": color, "marker": marker, "markersize": 4, "linestyle": dash}
         axis.plot(wide[metric], wide["LS"], label=name, **look)
-        if not as_it_is:
-            axis.plot(wide[metric][:1], wide["LS"][:1], mfc="white", **look)
+        axis.plot(wide[metric][:1], wide["LS"][:1], mfc="white", **look)
     axis.set_xlabel(f"{metric} (%)")
